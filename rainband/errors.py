@@ -1,0 +1,163 @@
+"""The tree of errors. Each docstring says who raises it and what to do about it.
+
+Every error carries one clear line (`str(error)`) and, where there is one, the fix on its own (`error.fix`),
+a stable machine-readable `code` and the exit code the command line ends with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RainbandError(Exception):
+    """Root of everything rainband raises on purpose."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.fix}" if self.fix else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.message, self.fix))
+
+
+class UsageError(RainbandError):
+    """What was typed or passed cannot mean anything: correct the call."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class InvalidTopology(UsageError, ValueError):
+    """`create_topology()`, `submit` and Nimbus: the topology cannot run. `problems` holds every reason."""
+
+    code = "invalid_topology"
+
+    def __init__(self, problems: Sequence[str] | str, fix: str = "") -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("; ".join(self.problems), fix)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.problems, self.fix))
+
+
+class InvalidConfig(UsageError, ValueError):
+    """A config key is unknown or its value has the wrong type or range: the message names key, value and range."""
+
+    code = "invalid_config"
+
+
+class EmitRefused(RainbandError, ValueError):
+    """`emit`: wrong values, stream, moment or thread. Raised in the user's own call; nothing was sent."""
+
+    code = "emit_refused"
+
+
+class ValueRefused(EmitRefused, TypeError):
+    """`emit` or the codec: a value of a type that does not travel. Convert it, or opt in to pickle for its type."""
+
+    code = "value_refused"
+
+
+class UnknownField(RainbandError, KeyError):
+    """`tup["field"]`: the stream has no such field. The message lists the fields it has."""
+
+    code = "unknown_field"
+
+    def __str__(self) -> str:
+        return RainbandError.__str__(self)
+
+
+class FailTuple(RainbandError):
+    """Raised by user code inside `execute` to fail the current tuple without recording an error."""
+
+    code = "fail_tuple"
+
+    def __init__(self, message: str = "failed by the bolt", fix: str = "") -> None:
+        super().__init__(message, fix)
+
+
+class Refused(RainbandError):
+    """The cluster understood and said no; its state is as it was."""
+
+    code = "refused"
+    exit_code = 3
+
+
+class TopologyExists(Refused):
+    """`submit`: the name is in use. Kill the running topology or choose another name."""
+
+    code = "topology_exists"
+
+
+class TopologyNotFound(Refused):
+    """Any command that names a topology: none of that name is known."""
+
+    code = "topology_not_found"
+
+
+class NotEnoughSlots(Refused):
+    """Fewer free slots than the topology asks for; it stays WAITING until there are enough."""
+
+    code = "not_enough_slots"
+
+
+class VersionMismatch(Refused):
+    """Interpreter or package versions differ between the two sides; the message names both."""
+
+    code = "version_mismatch"
+
+
+class NotLeader(Refused):
+    """A Nimbus that does not lead was asked to change something; `leader` is the address to ask, or ''."""
+
+    code = "not_leader"
+
+    def __init__(self, message: str, fix: str = "", leader: str = "") -> None:
+        super().__init__(message, fix)
+        self.leader = leader
+
+
+class StateLocked(Refused):
+    """Another Nimbus holds the state directory; the message names its pid and host."""
+
+    code = "state_locked"
+
+
+class ClusterUnavailable(RainbandError):
+    """Nimbus, a supervisor or the state store does not answer: check the address, or start it."""
+
+    code = "unavailable"
+    exit_code = 4
+
+
+class NotAllowed(RainbandError):
+    """The keys or the token do not give the right that was needed."""
+
+    code = "not_allowed"
+    exit_code = 5
+
+
+class NotReached(RainbandError):
+    """The request was accepted, but what was waited for did not happen in time."""
+
+    code = "not_reached"
+    exit_code = 6
+
+
+class WireError(RainbandError):
+    """A peer sent bytes that break the protocol. The peer's fault: the frame is dropped and counted."""
+
+    code = "wire"
+
+
+class StoreError(RainbandError):
+    """The state store refused or failed a write (disk full, stale epoch, unreadable file); nothing was changed."""
+
+    code = "store"

@@ -1,0 +1,253 @@
+"""Who keeps which tree: settles what finished, sends reports to the right acker, gives spouts their verdicts.
+
+The index in a root id is the ordinal of the spout task that emitted it. Its acker is that task's own worker, or, with
+`topology.acker.executors` = n > 0, the acker task number ordinal mod n.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS, Group, Ledger, Pending, Tree, Verdict
+from rainband.worker.routes import Agenda, Outbox, Target
+from rainband.worker.tasks import SpoutTask
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+else:
+    i64 = int
+
+INDEX_SHIFT = COUNTER_BITS + INCARNATION_BITS
+
+
+class Books:
+    """The books of this worker: `spouts` by task, `ledgers` by acker task, and where every other acker is."""
+
+    def __init__(self, agenda: Agenda, spout_tasks: list[int], acker_tasks: list[int]) -> None:
+        self.agenda = agenda
+        self.spout_tasks = spout_tasks
+        self.acker_tasks = acker_tasks
+        self.targets: dict[int, Target] = {}
+        self.spouts: dict[int, SpoutTask] = {}
+        self.ledgers: dict[int, Ledger] = {}
+        self.late_reports: i64 = 0
+        self.clock_now = 0.0
+
+    def keeper(self, root: int) -> int:
+        """The task whose worker keeps the book of `root`; 0 when the id is of no topology like ours."""
+        index = root >> INDEX_SHIFT
+        if index >= len(self.spout_tasks):
+            return 0
+        if self.acker_tasks:
+            return self.acker_tasks[index % len(self.acker_tasks)]
+        return self.spout_tasks[index]
+
+    def spout_task(self, root: int) -> int:
+        index = root >> INDEX_SHIFT
+        return self.spout_tasks[index] if index < len(self.spout_tasks) else 0
+
+    def outbox_of(self, task: int) -> Outbox | None:
+        target = self.targets.get(task)
+        return target.outbox if target is not None else None
+
+    def settle(self) -> None:
+        """Act on every tree whose count fell to zero or that failed since the last call."""
+        agenda = self.agenda
+        while agenda.settled or agenda.failed:
+            if agenda.failed:
+                failed = agenda.failed
+                agenda.failed = []
+                for tree in failed:
+                    self.fail_tree(tree)
+            settled = agenda.settled
+            if settled:
+                position = 0
+                while position < len(settled):
+                    tree = settled[position]
+                    position += 1
+                    if tree.count == 0 and not tree.failed:
+                        self.settle_tree(tree)
+                settled.clear()
+
+    def settle_tree(self, tree: Tree) -> None:
+        if tree.home:
+            if tree.edges == 0:
+                self.finish(tree, True)
+        elif isinstance(tree, Group):
+            for parent in tree.parents:
+                self.agenda.release(parent)
+            tree.parents = []
+        elif tree.task != 0:
+            if not tree.announced:
+                if tree.edges == 0:
+                    self.finish(tree, True)
+                else:
+                    tree.announced = True
+                    edges = tree.edges
+                    tree.edges = 0
+                    self.send_init(tree.root, edges, tree.task)
+        elif tree.edges != 0:
+            edges = tree.edges
+            tree.edges = 0
+            self.report(tree.root, edges)
+
+    def finish(self, tree: Tree, done: bool) -> None:
+        """Verdict for a tree of one of this worker's spouts; the first one counts."""
+        spout = self.spouts.get(int(tree.task))
+        if spout is not None and spout.emitter.pending.remove(tree.root) is not None:
+            spout.settle(tree, done, self.clock_now)
+
+    def fail_tree(self, tree: Tree) -> None:
+        if tree.task != 0:
+            self.finish(tree, False)
+            if not tree.home and tree.announced:
+                self.fail_root(tree.root)
+        else:
+            self.fail_root(tree.root)
+
+    def report(self, root: int, edges: int) -> None:
+        """Some edges of `root` were consumed and emitted in this worker; `edges` is the XOR of their ids."""
+        task = self.keeper(root)
+        spout = self.spouts.get(task)
+        if spout is not None:
+            self.reported(spout, root, edges)
+            return
+        ledger = self.ledgers.get(task)
+        if ledger is not None:
+            self.tell(ledger.ack(root, edges))
+            return
+        outbox = self.outbox_of(task)
+        if outbox is not None:
+            outbox.reports.append(root)
+            outbox.reports.append(edges)
+            outbox.mark()
+
+    def reported(self, spout: SpoutTask, root: int, edges: int) -> None:
+        tree = spout.emitter.pending.get(root)
+        if tree is None:
+            self.late_reports += 1
+            return
+        tree.edges ^= edges
+        if tree.count == 0 and tree.edges == 0:
+            self.finish(tree, True)
+
+    def send_init(self, root: int, edges: int, spout_task: int) -> None:
+        task = self.keeper(root)
+        ledger = self.ledgers.get(task)
+        if ledger is not None:
+            self.tell(ledger.init(root, edges, spout_task))
+            return
+        outbox = self.outbox_of(task)
+        if outbox is not None:
+            outbox.inits.extend((root, edges, spout_task))
+            outbox.mark()
+
+    def fail_root(self, root: int) -> None:
+        """Fail `root` wherever its book is."""
+        task = self.keeper(root)
+        spout = self.spouts.get(self.spout_task(root))
+        if spout is not None:
+            tree = spout.emitter.pending.get(root)
+            if tree is None:
+                self.late_reports += 1
+            else:
+                tree.failed = True
+                self.finish(tree, False)
+            if task == spout.task:
+                return
+        ledger = self.ledgers.get(task)
+        if ledger is not None:
+            self.tell(ledger.fail(root))
+            return
+        outbox = self.outbox_of(task)
+        if outbox is not None:
+            outbox.fails.append(root)
+            outbox.mark()
+
+    def tell(self, verdict: Verdict | None) -> None:
+        """Give a separate acker's verdict to the spout task that emitted the root."""
+        if verdict is None:
+            return
+        if verdict.task in self.spouts:
+            self.verdict(verdict.root, verdict.done)
+            return
+        outbox = self.outbox_of(verdict.task)
+        if outbox is not None:
+            outbox.verdicts.append(verdict.root)
+            outbox.verdicts.append(1 if verdict.done else 0)
+            outbox.mark()
+
+    def verdict(self, root: int, done: bool) -> None:
+        spout = self.spouts.get(self.spout_task(root))
+        if spout is None:
+            return
+        tree = spout.emitter.pending.get(root)
+        if tree is None:
+            self.late_reports += 1
+            return
+        tree.failed = not done
+        self.finish(tree, done)
+
+    def touch(self, tree: Tree) -> None:
+        """Start the timeout of a tree's root anew, wherever its spout is."""
+        self.touch_root(int(tree.root))
+
+    def touch_root(self, root: int) -> None:
+        spout = self.spouts.get(self.spout_task(root))
+        if spout is not None:
+            spout.emitter.pending.touch(root, self.clock_now)
+            return
+        outbox = self.outbox_of(self.spout_task(root))
+        if outbox is not None:
+            outbox.touches.append(root)
+            outbox.mark()
+        keeper = self.keeper(root)
+        ledger = self.ledgers.get(keeper)
+        if ledger is not None:
+            ledger.touch(root)
+
+    def receive_reports(self, values: list[int]) -> None:
+        for position in range(0, len(values), 2):
+            self.report(values[position], values[position + 1])
+
+    def receive_inits(self, values: list[int]) -> None:
+        for position in range(0, len(values), 3):
+            ledger = self.ledgers.get(self.keeper(values[position]))
+            if ledger is not None:
+                self.tell(ledger.init(values[position], values[position + 1], values[position + 2]))
+
+    def receive_verdicts(self, values: list[int]) -> None:
+        for position in range(0, len(values), 2):
+            self.verdict(values[position], values[position + 1] != 0)
+
+    def expire(self, timeout_s: float) -> int:
+        """Fail every root older than `timeout_s`; returns how many."""
+        count = 0
+        for spout in self.spouts.values():
+            for tree in spout.emitter.pending.expired(self.clock_now - timeout_s):
+                tree.failed = True
+                spout.timed_out += 1
+                count += 1
+                self.finish(tree, False)
+        return count
+
+    def fail_spouts(self, tasks: frozenset[int]) -> int:
+        """Fail all that is pending of the given spout tasks, in the books kept here; returns how many."""
+        count = 0
+        for task, spout in self.spouts.items():
+            if task in tasks:
+                for tree in list(spout.emitter.pending.trees.values()):
+                    tree.failed = True
+                    count += 1
+                    self.finish(tree, False)
+        for ledger in self.ledgers.values():
+            for verdict in ledger.fail_where(tasks):
+                count += 1
+                self.tell(verdict)
+        return count
+
+    @property
+    def pending(self) -> int:
+        return sum(len(spout.emitter.pending.trees) for spout in self.spouts.values())
+
+

@@ -1,0 +1,418 @@
+"""`emit`: from the user's call to the inboxes and outboxes of the receiving tasks.
+
+One emitter belongs to one task and is bound onto the user's instance when the task is prepared. It checks the values,
+asks each edge's chooser, and delivers. It never blocks; what has no room waits in the target's overflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rainband.acker.ledger import Group, Pending, Tree
+from rainband.errors import EmitRefused, ValueRefused
+from rainband.groupings.choosers import Chooser
+from rainband.messaging.values import PLAIN_TYPES, check_value
+from rainband.topology.tuples import Source, Tuple
+from rainband.worker.routes import Agenda, Edge, Gate, Target
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+else:
+    i64 = int
+
+OUTSIDE = "emit belongs inside a callback of the runtime, and this is outside one"
+OUTSIDE_FIX = "Emit in next_tuple, execute, tick, ack or fail, before the call returns"
+
+
+class Route:
+    """One edge as one emitting task uses it: the edge is shared by the component's tasks, the chooser is its own."""
+
+    def __init__(self, edge: Edge, chooser: Chooser) -> None:
+        self.edge = edge
+        self.chooser = chooser
+        self.targets = edge.targets
+        self.many = chooser.many
+        self.credited = edge.credited
+
+
+class Output:
+    """One output stream of one task."""
+
+    def __init__(self, source: Source, direct: bool, routes: list[Route]) -> None:
+        self.source = source
+        self.direct = direct
+        self.width: i64 = len(source.fields)
+        self.routes = routes
+        self.single: Route | None = None
+        if len(routes) == 1 and not routes[0].many:
+            self.single = routes[0]
+        self.emitted: i64 = 0
+        self.transferred: i64 = 0
+
+
+class Emitter:
+    """What bolts and spouts share: output streams, checks, routing. `active` only while a callback of its task runs."""
+
+    def __init__(
+        self, component: str, task: int, outputs: dict[str, Output], gate: Gate, agenda: Agenda, pickle_types: frozenset[str]
+    ) -> None:
+        self.component = component
+        self.task = task
+        self.outputs = outputs
+        self.default: Output | None = outputs.get("default")
+        self.gate = gate
+        self.agenda = agenda
+        self.pickle_types = pickle_types
+        self.active = False
+        self.emitted: i64 = 0
+        self.transferred: i64 = 0
+
+    def output(self, stream: str) -> Output:
+        found = self.outputs.get(stream)
+        if found is None:
+            raise EmitRefused(
+                f"'{self.component}' declares no stream '{stream}', only {sorted(self.outputs)}",
+                "Add it to the class's outputs, or emit to one of those",
+            )
+        return found
+
+    def plain_output(self, stream: str) -> Output:
+        found = self.default if stream == "default" else None
+        if found is None:
+            found = self.output(stream)
+        if found.direct:
+            raise EmitRefused(f"stream '{stream}' of '{self.component}' is direct", "Use emit_direct(task, values)")
+        return found
+
+    def row(self, values: Sequence[object], out: Output) -> tuple[object, ...]:
+        """The values as a tuple of the right width and of types that travel."""
+        if type(values) is list or type(values) is tuple:
+            row = tuple(values)
+        else:
+            row = self.unusual(values, out)
+        if len(row) != out.width:
+            raise self.wrong_width(row, out)
+        for value in row:
+            if type(value) not in PLAIN_TYPES:
+                self.check(row, out)
+                break
+        return row
+
+    def unusual(self, values: object, out: Output) -> tuple[object, ...]:
+        if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+            shown = repr(values)[:60]
+            raise EmitRefused(
+                f"'{self.component}' emitted {shown} on stream '{out.source.stream}', which is not a list of values",
+                f"Write [{shown}]" if isinstance(values, (str, bytes)) else "Emit a list or a tuple",
+            )
+        return tuple(values)
+
+    def wrong_width(self, row: tuple[object, ...], out: Output) -> EmitRefused:
+        fields = list(out.source.fields)
+        return EmitRefused(
+            f"'{self.component}' emitted {len(row)} values on stream '{out.source.stream}', whose fields are {fields}",
+            f"Emit {len(fields)} value{'s' if len(fields) != 1 else ''}",
+        )
+
+    def check(self, row: tuple[object, ...], out: Output) -> None:
+        for field, value in zip(out.source.fields, row):
+            reason = check_value(value, self.pickle_types)
+            if reason is not None:
+                raise ValueRefused(
+                    f"'{self.component}' emitted on stream '{out.source.stream}', field '{field}': {reason}",
+                    "Emit plain values, or list the type under topology.pickle.types",
+                )
+
+    def route(self, out: Output, row: tuple[object, ...], anchor: Tree | None) -> tuple[int, ...]:
+        """Send one checked row everywhere it should go; returns the receiving task ids."""
+        self.emitted += 1
+        out.emitted += 1
+        single = out.single
+        if single is not None:
+            target = single.targets[single.chooser.choose(row)]
+            target.deliver(row, out.source, anchor, single.credited)
+            self.transferred += 1
+            out.transferred += 1
+            return target.ids
+        if not out.routes:
+            return ()
+        ids: list[int] = []
+        chosen: list[Target] = []
+        credited: list[bool] = []
+        for route in out.routes:
+            if route.many:
+                for index in route.chooser.choose_many(row):
+                    chosen.append(route.targets[index])
+                    credited.append(route.credited)
+            else:
+                chosen.append(route.targets[route.chooser.choose(row)])
+                credited.append(route.credited)
+        for position in range(len(chosen)):
+            target = chosen[position]
+            target.deliver(row, out.source, anchor, credited[position])
+            ids.append(target.task)
+        self.transferred += len(ids)
+        out.transferred += len(ids)
+        return tuple(ids)
+
+    def direct(self, task: int, stream: str, values: Sequence[object], anchor: Tree | None) -> tuple[int, ...]:
+        """Send to `task` on a direct stream; nothing happens unless its component subscribes by direct grouping."""
+        out = self.output(stream)
+        if not out.direct:
+            raise EmitRefused(f"stream '{stream}' of '{self.component}' is not direct", "Declare it as DirectStream(...)")
+        row = self.row(values, out)
+        for route in out.routes:
+            for target in route.targets:
+                if target.task == task:
+                    self.emitted += 1
+                    self.transferred += 1
+                    out.emitted += 1
+                    out.transferred += 1
+                    target.deliver(row, out.source, anchor, route.credited)
+                    return target.ids
+        known = sorted(target.task for route in out.routes for target in route.targets)
+        raise EmitRefused(
+            f"task {task} does not listen to stream '{stream}' of '{self.component}'; listening: {known}",
+            "Choose one of context.tasks(component)",
+        )
+
+
+class BoltEmitter(Emitter):
+    """For `Bolt`: everything emitted while a tuple is executed is anchored to it."""
+
+    def __init__(
+        self, component: str, task: int, outputs: dict[str, Output], gate: Gate, agenda: Agenda, pickle_types: frozenset[str]
+    ) -> None:
+        Emitter.__init__(self, component, task, outputs, gate, agenda, pickle_types)
+        self.anchor: Tree | None = None
+
+    def emit(self, values: Sequence[object], *, stream: str = "default") -> tuple[int, ...]:
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        out = self.plain_output(stream)
+        return self.route(out, self.row(values, out), self.anchor)
+
+    def emit_many(self, rows: Iterable[Sequence[object]], *, stream: str = "default") -> int:
+        """Emit each row, anchored as `emit` does; returns how many."""
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        out = self.plain_output(stream)
+        checked = [self.row(values, out) for values in rows]
+        anchor = self.anchor
+        for row in checked:
+            self.route(out, row, anchor)
+        return len(checked)
+
+    def emit_direct(self, task: int, values: Sequence[object], *, stream: str = "default") -> tuple[int, ...]:
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        return self.direct(task, stream, values, self.anchor)
+
+
+class ManualEmitter(Emitter):
+    """For `ManualBolt`: anchors are named, tuples are acked and failed by the bolt itself, each once."""
+
+    def __init__(
+        self, component: str, task: int, outputs: dict[str, Output], gate: Gate, agenda: Agenda, pickle_types: frozenset[str]
+    ) -> None:
+        Emitter.__init__(self, component, task, outputs, gate, agenda, pickle_types)
+        self.acked: i64 = 0
+        self.failed: i64 = 0
+        self.second_acks: i64 = 0
+        self.on_reset: Callable[[Tree], None] | None = None
+
+    def anchor_of(self, anchors: Sequence[Tuple] | Tuple) -> Tree | None:
+        if isinstance(anchors, Tuple):
+            anchors = (anchors,)
+        trees: list[Tree] = []
+        for tup in anchors:
+            if not isinstance(tup, Tuple):
+                raise EmitRefused(f"anchors of '{self.component}' hold {tup!r}, which is no tuple", "Pass received tuples")
+            if not tup._open:
+                raise EmitRefused(
+                    f"'{self.component}' anchored to a tuple it had already acked or failed", "Emit before you ack"
+                )
+            tree = tup._anchor
+            if tree is not None:
+                assert isinstance(tree, Tree)
+                if tree not in trees:
+                    trees.append(tree)
+        if not trees:
+            return None
+        return trees[0] if len(trees) == 1 else Group(trees)
+
+    def emit(
+        self, values: Sequence[object], *, anchors: Sequence[Tuple] | Tuple, stream: str = "default"
+    ) -> tuple[int, ...]:
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        out = self.plain_output(stream)
+        row = self.row(values, out)
+        anchor = self.anchor_of(anchors)
+        return self.sent(self.hold(anchor), out, row)
+
+    def hold(self, anchor: Tree | None) -> Tree | None:
+        if anchor is not None:
+            anchor.count += 1
+        return anchor
+
+    def sent(self, anchor: Tree | None, out: Output, row: tuple[object, ...]) -> tuple[int, ...]:
+        try:
+            return self.route(out, row, anchor)
+        finally:
+            if anchor is not None:
+                self.agenda.release(anchor)
+
+    def emit_many(
+        self, rows: Iterable[Sequence[object]], *, anchors: Sequence[Tuple] | Tuple, stream: str = "default"
+    ) -> int:
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        out = self.plain_output(stream)
+        checked = [self.row(values, out) for values in rows]
+        anchor = self.hold(self.anchor_of(anchors))
+        for row in checked:
+            self.route(out, row, anchor)
+        if anchor is not None:
+            self.agenda.release(anchor)
+        return len(checked)
+
+    def emit_direct(
+        self, task: int, values: Sequence[object], *, anchors: Sequence[Tuple] | Tuple, stream: str = "default"
+    ) -> tuple[int, ...]:
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        anchor = self.hold(self.anchor_of(anchors))
+        try:
+            return self.direct(task, stream, values, anchor)
+        finally:
+            if anchor is not None:
+                self.agenda.release(anchor)
+
+    def close(self, tup: Tuple) -> bool:
+        if not isinstance(tup, Tuple):
+            raise EmitRefused(f"'{self.component}' acked or failed {tup!r}, which is no tuple", "Pass a received tuple")
+        if not tup._open:
+            self.second_acks += 1
+            return False
+        tup._open = False
+        return True
+
+    def ack(self, tup: Tuple) -> None:
+        """The tuple is processed. A second ack or fail of it is ignored and counted."""
+        if self.close(tup):
+            self.acked += 1
+            tree = tup._anchor
+            if tree is not None:
+                assert isinstance(tree, Tree)
+                self.agenda.release(tree)
+
+    def fail(self, tup: Tuple) -> None:
+        """Fail every root the tuple belongs to, at once."""
+        if self.close(tup):
+            self.failed += 1
+            tree = tup._anchor
+            if tree is not None:
+                assert isinstance(tree, Tree)
+                self.agenda.fail(tree)
+                self.agenda.release(tree)
+
+    def reset_timeout(self, tup: Tuple) -> None:
+        """Start the message timeout of the tuple's roots anew."""
+        tree = tup._anchor
+        if tree is None or self.on_reset is None:
+            return
+        assert isinstance(tree, Tree)
+        leaves: list[Tree] = tree.leaves() if isinstance(tree, Group) else [tree]
+        for leaf in leaves:
+            self.on_reset(leaf)
+
+
+class SpoutEmitter(Emitter):
+    """For spouts: each tracked emit begins a tree in this task's book."""
+
+    def __init__(
+        self,
+        component: str,
+        task: int,
+        outputs: dict[str, Output],
+        gate: Gate,
+        agenda: Agenda,
+        pickle_types: frozenset[str],
+        pending: Pending,
+    ) -> None:
+        Emitter.__init__(self, component, task, outputs, gate, agenda, pickle_types)
+        self.pending = pending
+        self.acking = True
+        self.home = True
+        self.tracked: i64 = 0
+        self.acked_at_once: list[object] = []
+
+    def emit(self, values: Sequence[object], *, message_id: object, stream: str = "default") -> tuple[int, ...]:
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        out = self.plain_output(stream)
+        row = self.row(values, out)
+        tree = self.begin(message_id)
+        if tree is None:
+            return self.route(out, row, None)
+        try:
+            ids = self.route(out, row, tree)
+        except BaseException:
+            self.pending.remove(tree.root)
+            raise
+        self.agenda.release(tree)
+        return ids
+
+    def emit_many(
+        self, rows: Iterable[Sequence[object]], *, message_ids: Iterable[object], stream: str = "default"
+    ) -> int:
+        """Emit each row under the message id at the same place of `message_ids`; returns how many."""
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        out = self.plain_output(stream)
+        checked = [self.row(values, out) for values in rows]
+        names = list(message_ids)
+        if len(names) != len(checked):
+            raise EmitRefused(f"{len(checked)} rows but {len(names)} message ids", "Give one message id for each row")
+        for position in range(len(checked)):
+            tree = self.begin(names[position])
+            try:
+                self.route(out, checked[position], tree)
+            except BaseException:
+                if tree is not None:
+                    self.pending.remove(tree.root)
+                raise
+            if tree is not None:
+                self.agenda.release(tree)
+        return len(checked)
+
+    def emit_direct(
+        self, task: int, values: Sequence[object], *, message_id: object, stream: str = "default"
+    ) -> tuple[int, ...]:
+        if not self.active:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        tree = self.begin(message_id)
+        try:
+            ids = self.direct(task, stream, values, tree)
+        except BaseException:
+            if tree is not None:
+                self.pending.remove(tree.root)
+            raise
+        if tree is not None:
+            self.agenda.release(tree)
+        return ids
+
+    def begin(self, message_id: object) -> Tree | None:
+        if message_id is None:
+            return None
+        self.tracked += 1
+        if not self.acking:
+            self.acked_at_once.append(message_id)
+            return None
+        root = self.pending.new_root()
+        tree = Tree(root, self.task, self.home, message_id, self.agenda.now)
+        self.pending.add(tree)
+        tree.count = 1
+        return tree

@@ -1,0 +1,354 @@
+"""Where tuples of this worker can go, and who must wait: targets, edges, gates, outboxes, credit, and the agenda.
+
+Law of flow: an executor runs only while its `Gate.blocked` is zero. A `Target` that runs out of room (a full inbox
+here, or no credit there) fills the edges that lead to it; an `Edge` blocks its gate when one target is full (fields,
+all, global, direct ...) or when all are (shuffle). Nothing is scanned: counters move on the transition only.
+Edges on a cycle watch no target, so that a cycle can never wait for itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from random import Random
+from struct import unpack
+from typing import TYPE_CHECKING
+
+from rainband.acker.ledger import Group, Tree
+from rainband.groupings.choosers import Blocked, Chooser
+from rainband.topology.tuples import Source, Tuple
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+else:
+    i64 = int
+
+EDGE_BLOCK = 1024
+
+
+class EdgeIds:
+    """Random 63-bit ids, never zero, drawn in blocks from a generator that is never shared between processes."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.block: list[int] = []
+
+    def next(self) -> int:
+        if not self.block:
+            words = unpack(f"<{EDGE_BLOCK}Q", self.random.randbytes(8 * EDGE_BLOCK))
+            self.block = [word >> 1 for word in words if word > 1]
+        return self.block.pop()
+
+
+class Runner:
+    """A task that has input: its inbox, and whether it already stands in a queue to run."""
+
+    def __init__(self, task: int, level: int, limit: int, agenda: Agenda) -> None:
+        self.task = task
+        self.level = level
+        self.limit: i64 = limit
+        self.agenda = agenda
+        self.inbox: list[Tuple] = []
+        self.ready = False
+        self.full = False
+        self.target: Target | None = None
+        self.touched: list[CreditLine] = []
+        self.gate = Gate()
+
+    def run(self, budget: i64) -> i64:
+        """Work on at most `budget` tuples; returns how many were finished."""
+        raise NotImplementedError
+
+    def take(self) -> list[Tuple]:
+        """Everything in the inbox. Makes room: local sources go on, remote ones are granted credit."""
+        batch = self.inbox
+        self.inbox = []
+        if self.full:
+            self.full = False
+            if self.target is not None:
+                self.target.set_full(False)
+        if self.touched:
+            self.grant()
+        return batch
+
+    def grant(self) -> None:
+        waiting: list[CreditLine] = []
+        for line in self.touched:
+            room = line.delivered + self.limit - line.granted
+            if room >= line.step:
+                line.granted += room
+                line.touched = False
+                self.agenda.grants.append(line)
+            else:
+                waiting.append(line)
+        self.touched = waiting
+
+
+class CreditLine:
+    """Receiver's side of the credit of one (sending worker -> this task): counts are absolute."""
+
+    def __init__(self, sender: str, task: int, window: int) -> None:
+        self.sender = sender
+        self.task = task
+        self.delivered: i64 = 0
+        self.granted: i64 = window
+        self.step: i64 = max(1, window // 2)
+        self.touched = False
+
+
+class Gate:
+    """Holds back all tasks of one component of this worker while `blocked` > 0."""
+
+    def __init__(self) -> None:
+        self.blocked: i64 = 0
+        self.parked: list[Runner] = []
+
+
+class Edge:
+    """One subscription seen from one source component in this worker: its targets, and how many of them are full."""
+
+    def __init__(self, source: str, stream: str, consumer: str, targets: list[Target], gate: Gate, *, credited: bool) -> None:
+        self.source = source
+        self.stream = stream
+        self.consumer = consumer
+        self.targets = targets
+        self.gate = gate
+        self.credited = credited
+        self.full: i64 = 0
+        self.threshold: i64 = 1
+        self.flags = Blocked(len(targets))
+        self.blocked_since = 0.0
+        self.blocked_s = 0.0
+
+    def update(self, target: Target, full: bool) -> None:
+        self.flags.set(self.targets.index(target), full)
+        if full:
+            self.full += 1
+            if self.full == self.threshold:
+                self.gate.blocked += 1
+                self.blocked_since = target.agenda.now
+        else:
+            self.full -= 1
+            if self.full == self.threshold - 1:
+                self.gate.blocked -= 1
+                self.blocked_s += target.agenda.now - self.blocked_since
+                if self.gate.blocked == 0:
+                    target.agenda.unpark(self.gate)
+
+
+class Target:
+    """One receiving task, here (`runner`) or in another worker (`outbox`)."""
+
+    def __init__(self, task: int, window: int, agenda: Agenda) -> None:
+        self.task = task
+        self.ids: tuple[int, ...] = (task,)
+        self.agenda = agenda
+        self.window: i64 = window
+        self.runner: Runner | None = None
+        self.outbox: Outbox | None = None
+        self.full = False
+        self.sent: i64 = 0
+        self.granted: i64 = window
+        self.overflow: deque[tuple[Source, tuple[object, ...], Tree | None]] = deque()
+        self.watchers: list[Edge] = []
+
+    def set_full(self, full: bool) -> None:
+        if self.full is not full:
+            self.full = full
+            for edge in self.watchers:
+                edge.update(self, full)
+
+    def deliver(self, row: tuple[object, ...], source: Source, anchor: Tree | None, credited: bool) -> None:
+        """Hand `row` on: by reference within the worker, else into the outbox (or its overflow when out of credit)."""
+        runner = self.runner
+        if runner is not None:
+            inbox = runner.inbox
+            inbox.append(Tuple(row, source, anchor))
+            if anchor is not None:
+                anchor.count += 1
+            if not runner.ready:
+                self.agenda.mark(runner)
+            if credited and len(inbox) >= runner.limit and not runner.full:
+                runner.full = True
+                self.set_full(True)
+            return
+        outbox = self.outbox
+        if not credited:
+            if outbox is not None:
+                outbox.add(row, source, self.task, anchor, False)
+                return
+        elif outbox is not None and self.sent < self.granted and not self.overflow:
+            self.sent += 1
+            outbox.add(row, source, self.task, anchor, True)
+            if self.sent >= self.granted:
+                self.set_full(True)
+            return
+        if anchor is not None:
+            anchor.count += 1
+        self.overflow.append((source, row, anchor))
+        self.agenda.overflowing[self.task] = self
+        self.set_full(True)
+
+    def grant(self, upto: i64) -> None:
+        """The receiver allows tuples up to number `upto`; old and repeated grants change nothing."""
+        if upto > self.granted:
+            self.granted = upto
+            self.drain()
+
+    def drain(self) -> None:
+        """Move the overflow on as far as credit goes, then tell the edges whether there is room."""
+        runner = self.runner
+        outbox = self.outbox
+        while self.overflow and (runner is not None or (outbox is not None and self.sent < self.granted)):
+            source, row, anchor = self.overflow.popleft()
+            if runner is not None:
+                runner.inbox.append(Tuple(row, source, anchor))
+                self.agenda.mark(runner)
+                continue
+            assert outbox is not None
+            self.sent += 1
+            outbox.add(row, source, self.task, anchor, True)
+            if anchor is not None:
+                self.agenda.release(anchor)
+        if not self.overflow:
+            self.agenda.overflowing.pop(self.task, None)
+        if runner is not None:
+            runner.full = len(runner.inbox) >= runner.limit
+            self.set_full(runner.full)
+        else:
+            self.set_full(outbox is None or self.sent >= self.granted or bool(self.overflow))
+
+    def place(self, runner: Runner | None, outbox: Outbox | None) -> None:
+        """The task now runs here, or behind `outbox`; credit begins anew."""
+        self.runner = runner
+        self.outbox = outbox
+        if runner is not None:
+            runner.target = self
+        self.sent = 0
+        self.granted = self.window
+        self.drain()
+
+
+class Run:
+    """Tuples of one stream on their way to one worker, as columns."""
+
+    def __init__(self, number: int, credited: bool) -> None:
+        self.number = number
+        self.credited = credited
+        self.clear()
+
+    def clear(self) -> None:
+        self.rows: list[tuple[object, ...]] = []
+        self.targets: list[int] = []
+        self.sources: list[int] = []
+        self.roots: list[int] = []
+        self.edges: list[int] = []
+        self.many: dict[int, list[int]] = {}
+        self.tracked = False
+
+
+class Outbox:
+    """What is ready to leave for one worker (address `host:port`): runs by stream, reports for its ackers, grants."""
+
+    def __init__(self, address: str, agenda: Agenda) -> None:
+        self.address = address
+        self.agenda = agenda
+        self.runs: dict[int, Run] = {}
+        self.touched: list[Run] = []
+        self.dirty = False
+        self.reports: list[int] = []
+        self.fails: list[int] = []
+        self.inits: list[int] = []
+        self.verdicts: list[int] = []
+        self.touches: list[int] = []
+        self.grants: list[int] = []
+
+    def mark(self) -> None:
+        if not self.dirty:
+            self.dirty = True
+            self.agenda.outboxes.append(self)
+
+    def add(self, row: tuple[object, ...], source: Source, task: int, anchor: Tree | None, credited: bool) -> None:
+        key = source.number * 2 + credited
+        run = self.runs.get(key)
+        if run is None:
+            run = Run(source.number, credited)
+            self.runs[key] = run
+        if not run.rows:
+            self.touched.append(run)
+            if not self.dirty:
+                self.mark()
+        if anchor is None:
+            run.roots.append(0)
+            run.edges.append(0)
+        else:
+            edge = self.agenda.ids.next()
+            run.tracked = True
+            run.edges.append(edge)
+            if isinstance(anchor, Group):
+                leaves = anchor.leaves()
+                for leaf in leaves:
+                    leaf.edges ^= edge
+                run.roots.append(int(leaves[0].root))
+                if len(leaves) > 1:
+                    run.many[len(run.rows)] = [int(leaf.root) for leaf in leaves[1:]]
+            else:
+                anchor.edges ^= edge
+                run.roots.append(anchor.root)
+        run.rows.append(row)
+        run.targets.append(task)
+        run.sources.append(source.task)
+
+    @property
+    def empty(self) -> bool:
+        return not self.dirty
+
+
+class Agenda:
+    """What the next pass of the loop has to do."""
+
+    def __init__(self, levels: int, random: Random) -> None:
+        self.now = 0.0
+        self.ids = EdgeIds(random)
+        self.ready: list[list[Runner]] = [[] for _ in range(levels)]
+        self.ready_count: i64 = 0
+        self.settled: list[Tree] = []
+        self.failed: list[Tree] = []
+        self.grants: list[CreditLine] = []
+        self.outboxes: list[Outbox] = []
+        self.overflowing: dict[int, Target] = {}
+
+    def mark(self, runner: Runner) -> None:
+        """`runner` has input."""
+        if not runner.ready:
+            runner.ready = True
+            self.ready[runner.level].append(runner)
+            self.ready_count += 1
+
+    def unpark(self, gate: Gate) -> None:
+        parked = gate.parked
+        gate.parked = []
+        for runner in parked:
+            self.ready[runner.level].append(runner)
+            self.ready_count += 1
+
+    def release(self, tree: Tree) -> None:
+        """One tuple of `tree` inside this worker is finished."""
+        tree.count -= 1
+        if tree.count == 0:
+            self.settled.append(tree)
+
+    def fail(self, anchor: Tree) -> None:
+        """Fail every root behind `anchor`; once each."""
+        trees: list[Tree] = anchor.leaves() if isinstance(anchor, Group) else [anchor]
+        for tree in trees:
+            if not tree.failed:
+                tree.failed = True
+                self.failed.append(tree)
+
+
+def chosen(chooser: Chooser, edge: Edge, row: tuple[object, ...]) -> list[Target]:
+    """The targets of one tuple on one edge."""
+    targets = edge.targets
+    if chooser.many:
+        return [targets[index] for index in chooser.choose_many(row)]
+    return [targets[chooser.choose(row)]]

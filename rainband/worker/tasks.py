@@ -1,0 +1,434 @@
+"""The loops that call user code: one object per task, run in batches by the worker's pass.
+
+A raise in `execute` fails that tuple and the task goes on. A raise in `next_tuple`, `ack` or `fail` pauses that spout
+for 1, 2, 4 ... 60 s. Clocks are read once per batch; counts are exact.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rainband.acker.ledger import Group, Tree
+from rainband.errors import FailTuple
+from rainband.topology.tuples import Tuple
+from rainband.worker.emit import BoltEmitter, ManualEmitter, SpoutEmitter
+from rainband.worker.routes import Agenda, Gate, Runner
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+else:
+    i64 = int
+
+SLOW_CALL_S = 0.1
+PAUSE_MAX_S = 60.0
+
+OnError = Callable[[int, BaseException, "Tuple | None"], None]
+
+
+class BoltTask(Runner):
+    """One task of a `Bolt`: executes what is in its inbox, acks each tuple on return, fails it on a raise."""
+
+    def __init__(self, task: int, level: int, limit: int, agenda: Agenda, gate: Gate, clock: Callable[[], float]) -> None:
+        Runner.__init__(self, task, level, limit, agenda)
+        self.gate = gate
+        self.clock = clock
+        self.batch: list[Tuple] = []
+        self.at: i64 = 0
+        self.budget: i64 = 64
+        self.executed: i64 = 0
+        self.acked: i64 = 0
+        self.failed: i64 = 0
+        self.execute_s = 0.0
+        self.slow_s = 0.0
+        self.on_error: OnError | None = None
+
+    @property
+    def queued(self) -> int:
+        return len(self.batch) - self.at + len(self.inbox)
+
+    @property
+    def idle(self) -> bool:
+        return self.at >= len(self.batch) and not self.inbox
+
+    def error(self, error: BaseException, tup: Tuple | None) -> None:
+        on_error = self.on_error
+        if on_error is not None:
+            on_error(self.task, error, tup)
+
+    def leftover(self) -> list[Tuple]:
+        """Give up everything not yet executed (the task moves elsewhere)."""
+        rest = self.batch[self.at :] + self.inbox
+        self.batch = []
+        self.at = 0
+        self.inbox = []
+        return rest
+
+    def run(self, budget: i64) -> i64:
+        """Work for one turn. The budget adapts: a turn of slow calls gets shorter, of fast ones longer."""
+        if self.at >= len(self.batch):
+            self.batch = self.take()
+            self.at = 0
+        limit = self.budget if self.budget < budget else budget
+        begin = self.clock()
+        done = self.turn(limit)
+        spent = self.clock() - begin
+        self.execute_s += spent
+        self.executed += done
+        if spent > 0.004:
+            self.budget = max(1, self.budget // 2)
+        elif spent < 0.001 and done == self.budget and self.budget < 1024:
+            self.budget *= 2
+        if done > 0 and spent > SLOW_CALL_S * done and spent / done > self.slow_s:
+            self.slow_s = spent / done
+        if self.at >= len(self.batch):
+            self.batch = []
+            self.at = 0
+        return done
+
+    def turn(self, limit: i64) -> i64:
+        raise NotImplementedError
+
+
+class PlainBoltTask(BoltTask):
+    """`Bolt.execute`."""
+
+    def __init__(
+        self,
+        task: int,
+        level: int,
+        limit: int,
+        agenda: Agenda,
+        clock: Callable[[], float],
+        emitter: BoltEmitter,
+        execute: Callable[[Tuple], object],
+    ) -> None:
+        BoltTask.__init__(self, task, level, limit, agenda, emitter.gate, clock)
+        self.emitter = emitter
+        self.execute = execute
+
+    def turn(self, limit: i64) -> i64:
+        batch = self.batch
+        position = self.at
+        end: i64 = len(batch)
+        if position + limit < end:
+            end = position + limit
+        start = position
+        gate = self.gate
+        emitter = self.emitter
+        execute = self.execute
+        settled = self.agenda.settled
+        emitter.active = True
+        while position < end and gate.blocked == 0:
+            tup = batch[position]
+            position += 1
+            anchor = tup._anchor
+            if anchor is None:
+                emitter.anchor = None
+                try:
+                    execute(tup)
+                    self.acked += 1
+                except BaseException as error:
+                    self.at = position
+                    self.reject(tup, error)
+            else:
+                assert isinstance(anchor, Tree)
+                emitter.anchor = anchor
+                try:
+                    execute(tup)
+                    self.acked += 1
+                    anchor.count -= 1
+                    if anchor.count == 0:
+                        settled.append(anchor)
+                except BaseException as error:
+                    self.at = position
+                    self.reject(tup, error)
+        emitter.active = False
+        emitter.anchor = None
+        self.at = position
+        return position - start
+
+    def reject(self, tup: Tuple, error: BaseException) -> None:
+        self.failed += 1
+        tree = tup._anchor
+        if tree is not None:
+            assert isinstance(tree, Tree)
+            self.agenda.fail(tree)
+            self.agenda.release(tree)
+        if not isinstance(error, FailTuple):
+            self.error(error, tup)
+
+
+class BatchBoltTask(BoltTask):
+    """`Bolt.execute_batch`: emits are anchored to every tuple of the batch; a raise fails them all."""
+
+    def __init__(
+        self,
+        task: int,
+        level: int,
+        limit: int,
+        agenda: Agenda,
+        clock: Callable[[], float],
+        emitter: BoltEmitter,
+        execute: Callable[[list[Tuple]], object],
+        size: int,
+        wait_s: float,
+    ) -> None:
+        BoltTask.__init__(self, task, level, limit, agenda, emitter.gate, clock)
+        self.emitter = emitter
+        self.execute = execute
+        self.size: i64 = size
+        self.wait_s = wait_s
+        self.budget = size
+
+    def turn(self, limit: i64) -> i64:
+        if self.gate.blocked > 0:
+            return 0
+        start = self.at
+        end: i64 = len(self.batch)
+        if start + self.size < end:
+            end = start + self.size
+        tups = self.batch[start:end]
+        if not tups:
+            return 0
+        self.at = end
+        trees: list[Tree] = []
+        for tup in tups:
+            tree = tup._anchor
+            if tree is not None:
+                assert isinstance(tree, Tree)
+                trees.append(tree)
+        anchor: Tree | None = Group(trees) if len(self.emitter.outputs) > 0 and trees else None
+        emitter = self.emitter
+        emitter.anchor = anchor
+        emitter.active = True
+        if anchor is not None:
+            anchor.count += 1
+        try:
+            self.execute(tups)
+            self.acked += len(tups)
+        except BaseException as error:
+            self.failed += len(tups)
+            for tree in trees:
+                self.agenda.fail(tree)
+            if not isinstance(error, FailTuple):
+                self.error(error, tups[0])
+        emitter.active = False
+        emitter.anchor = None
+        if anchor is not None:
+            self.agenda.release(anchor)
+        for tree in trees:
+            self.agenda.release(tree)
+        return end - start
+
+
+class ManualBoltTask(BoltTask):
+    """`ManualBolt.execute`: the bolt acks; a raise fails the current tuple if it is still open."""
+
+    def __init__(
+        self,
+        task: int,
+        level: int,
+        limit: int,
+        agenda: Agenda,
+        clock: Callable[[], float],
+        emitter: ManualEmitter,
+        execute: Callable[[Tuple], object] | None,
+        execute_batch: Callable[[list[Tuple]], object] | None,
+        size: int,
+    ) -> None:
+        BoltTask.__init__(self, task, level, limit, agenda, emitter.gate, clock)
+        self.emitter = emitter
+        self.execute = execute
+        self.execute_batch = execute_batch
+        self.size: i64 = size
+        if execute_batch is not None:
+            self.budget = size
+
+    def turn(self, limit: i64) -> i64:
+        if self.execute_batch is not None:
+            return self.batch_turn()
+        execute = self.execute
+        assert execute is not None
+        batch = self.batch
+        start = self.at
+        position = start
+        end: i64 = len(batch)
+        if position + limit < end:
+            end = position + limit
+        emitter = self.emitter
+        emitter.active = True
+        while position < end and self.gate.blocked == 0:
+            tup = batch[position]
+            position += 1
+            self.at = position
+            try:
+                execute(tup)
+            except BaseException as error:
+                self.reject(tup, error)
+        emitter.active = False
+        return position - start
+
+    def batch_turn(self) -> i64:
+        if self.gate.blocked > 0:
+            return 0
+        start = self.at
+        end: i64 = len(self.batch)
+        if start + self.size < end:
+            end = start + self.size
+        tups = self.batch[start:end]
+        if not tups:
+            return 0
+        self.at = end
+        assert self.execute_batch is not None
+        self.emitter.active = True
+        try:
+            self.execute_batch(tups)
+        except BaseException as error:
+            for tup in tups[1:]:
+                if tup._open:
+                    self.emitter.fail(tup)
+            self.reject(tups[0], error)
+        self.emitter.active = False
+        return end - start
+
+    def reject(self, tup: Tuple, error: BaseException) -> None:
+        if tup._open:
+            self.emitter.fail(tup)
+        if not isinstance(error, FailTuple):
+            self.error(error, tup)
+
+
+class SpoutTask:
+    """One spout task: hands back acks and fails, then calls `next_tuple` while window, gate and budget allow."""
+
+    def __init__(
+        self,
+        task: int,
+        clock: Callable[[], float],
+        emitter: SpoutEmitter,
+        next_tuple: Callable[[], object],
+        ack: Callable[[object], object],
+        fail: Callable[[object], object],
+        wait_s: float,
+    ) -> None:
+        self.task = task
+        self.clock = clock
+        self.emitter = emitter
+        self.gate = emitter.gate
+        self.next_tuple = next_tuple
+        self.on_ack = ack
+        self.on_fail = fail
+        self.wait_s = wait_s
+        self.done: deque[object] = deque()
+        self.undone: deque[object] = deque()
+        self.window: i64 = 16
+        self.active = False
+        self.finished = False
+        self.idle_until = 0.0
+        self.paused_until = 0.0
+        self.pause_s = 0.0
+        self.acked: i64 = 0
+        self.failed: i64 = 0
+        self.timed_out: i64 = 0
+        self.complete_s = 0.0
+        self.calls: i64 = 0
+        self.limited = False
+        self.slow_s = 0.0
+        self.on_error: OnError | None = None
+
+    def error(self, error: BaseException) -> None:
+        """Record, and pause this spout for 1, 2, 4 ... 60 s."""
+        self.pause_s = 1.0 if self.pause_s == 0.0 else min(PAUSE_MAX_S, 2 * self.pause_s)
+        self.paused_until = self.emitter.agenda.now + self.pause_s
+        on_error = self.on_error
+        if on_error is not None:
+            on_error(self.task, error, None)
+
+    def finish(self) -> None:
+        """Nothing more will come from this task; acks, fails and replays go on."""
+        self.finished = True
+
+    def settle(self, tree: Tree, done: bool, now: float) -> None:
+        if done:
+            self.acked += 1
+            self.complete_s += now - tree.started
+            self.done.append(tree.message_id)
+        else:
+            self.failed += 1
+            self.undone.append(tree.message_id)
+
+    def hand_back(self) -> bool:
+        """Call ack and fail for what is settled; true if there was any."""
+        emitter = self.emitter
+        at_once = emitter.acked_at_once
+        if at_once:
+            emitter.acked_at_once = []
+            self.acked += len(at_once)
+            self.done.extend(at_once)
+        if not self.done and not self.undone:
+            return False
+        emitter.active = True
+        while self.done:
+            message_id = self.done.popleft()
+            try:
+                self.on_ack(message_id)
+            except BaseException as error:
+                self.error(error)
+        while self.undone:
+            message_id = self.undone.popleft()
+            try:
+                self.on_fail(message_id)
+            except BaseException as error:
+                self.error(error)
+        emitter.active = False
+        return True
+
+    def run(self, budget: i64, now: float) -> bool:
+        """One turn; true when it may have more to do at once."""
+        if self.hand_back():
+            self.idle_until = 0.0
+        if self.finished or not self.active or now < self.paused_until or now < self.idle_until:
+            return False
+        emitter = self.emitter
+        pending = emitter.pending.trees
+        gate = self.gate
+        next_tuple = self.next_tuple
+        begin = self.clock()
+        calls: i64 = 0
+        more = True
+        emitter.active = True
+        while calls < budget:
+            if gate.blocked > 0:
+                more = False
+                break
+            if len(pending) >= self.window:
+                self.limited = True
+                more = False
+                break
+            before = emitter.emitted
+            calls += 1
+            try:
+                next_tuple()
+            except BaseException as error:
+                self.error(error)
+                more = False
+                break
+            self.pause_s = 0.0
+            if emitter.emitted == before:
+                self.idle_until = now + self.wait_s
+                more = False
+                break
+            if self.finished:
+                more = False
+                break
+        emitter.active = False
+        self.calls += calls
+        if calls > 0:
+            spent = self.clock() - begin
+            if spent > SLOW_CALL_S * calls and spent / calls > self.slow_s:
+                self.slow_s = spent / calls
+        if emitter.acked_at_once:
+            more = True
+        return more

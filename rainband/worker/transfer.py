@@ -1,0 +1,348 @@
+"""Between the outboxes of this worker and the frames of its links, both ways. One message per stream and flush.
+
+A DATA message is a list of runs [stream number, credited, target tasks, source tasks, roots, edges, many, rows]; task
+columns are packed int32, or one int when all are the same; roots and edges are packed int64, b'' when untracked.
+An ACKS message is the five packed int64 columns reports, fails, inits, verdicts, touches; CREDIT is (task, upto) pairs.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rainband.acker.ledger import Tree
+from rainband.errors import ValueRefused, WireError
+from rainband.messaging.frames import ACKS, CREDIT, DATA
+from rainband.messaging.links import Link
+from rainband.messaging.values import decode_rows, encode_rows
+from rainband.topology.tuples import Source, Tuple
+from rainband.worker.books import Books
+from rainband.worker.routes import Agenda, CreditLine, Outbox, Run, Runner, Target
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+else:
+    i64 = int
+
+ROWS_MAX = 4096
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder().decode
+
+
+def pack_tasks(tasks: list[int]) -> object:
+    first = tasks[0]
+    if tasks.count(first) == len(tasks):
+        return first
+    return array("i", tasks).tobytes()
+
+
+def unpack_tasks(packed: object, count: int) -> list[int]:
+    if isinstance(packed, int):
+        return [packed] * count
+    return unpack(packed, "i", count)
+
+
+def unpack(packed: object, code: str, count: int) -> list[int]:
+    if not isinstance(packed, bytes):
+        raise WireError("a column is not bytes")
+    column = array(code)
+    if len(packed) != count * column.itemsize:
+        raise WireError(f"a column of {len(packed)} bytes does not hold {count} ids")
+    column.frombytes(packed)
+    return column.tolist()
+
+
+def unpack_ids(packed: object, multiple: int) -> list[int]:
+    if not isinstance(packed, bytes) or len(packed) % (8 * multiple):
+        raise WireError("a column of ids has the wrong length")
+    return unpack(packed, "q", len(packed) // 8)
+
+
+class Inbound:
+    """Decodes messages of other workers into the inboxes of this one."""
+
+    def __init__(
+        self, agenda: Agenda, books: Books, runners: dict[int, Runner], targets: dict[int, Target], window: int,
+        source_of: Callable[[int, int], Source], pickle_types: frozenset[str],
+    ) -> None:
+        self.agenda = agenda
+        self.books = books
+        self.runners = runners
+        self.targets = targets
+        self.window = window
+        self.source_of = source_of
+        self.pickle_types = pickle_types
+        self.sources: dict[int, Source] = {}
+        self.lines: dict[str, dict[int, CreditLine]] = {}
+        self.address_of: dict[int, str] = {}
+        self.received: i64 = 0
+        self.refused: i64 = 0
+
+    def data(self, sender: str, payload: bytes) -> None:
+        """Runs of tuples. Raises WireError when the bytes are not what a worker of this version sends."""
+        try:
+            runs: Any = decode(payload)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise WireError(f"bad tuples: {error}") from None
+        if not isinstance(runs, list):
+            raise WireError("bad tuples: not a list of runs")
+        for run in runs:
+            if not isinstance(run, list) or len(run) != 8:
+                raise WireError("bad tuples: a run has eight parts")
+            self.run(sender, run)
+
+    def source(self, number: int, task: int) -> Source:
+        key = number << 32 | task
+        source = self.sources.get(key)
+        if source is None:
+            source = self.source_of(number, task)
+            self.sources[key] = source
+        return source
+
+    def run(self, sender: str, parts: list[Any]) -> None:
+        number: int = parts[0]
+        credited: bool = parts[1]
+        rows: list[tuple[object, ...]] = decode_rows(parts[7], self.pickle_types)
+        count = len(rows)
+        targets = unpack_tasks(parts[2], count)
+        source_tasks = unpack_tasks(parts[3], count)
+        tracked = parts[4] != b""
+        roots: list[int] = unpack(parts[4], "q", count) if tracked else []
+        edges: list[int] = unpack(parts[5], "q", count) if tracked else []
+        many: dict[int, list[int]] = parts[6] or {}
+        for task in set(source_tasks):
+            if self.address_of.get(task) != sender:
+                self.refuse(roots, many)
+                return
+        lines = self.lines.get(sender)
+        if lines is None:
+            lines = {}
+            self.lines[sender] = lines
+        agenda = self.agenda
+        seen: dict[int, Tree] = {}
+        last_root = 0
+        last_tree: Tree | None = None
+        last_task = -1
+        runner: Runner | None = None
+        line: CreditLine | None = None
+        last_source_task = -1
+        source: Source | None = None
+        self.received += count
+        for position in range(count):
+            source_task = source_tasks[position]
+            if source_task != last_source_task:
+                source = self.source(number, source_task)
+                last_source_task = source_task
+            assert source is not None
+            tree: Tree | None = None
+            if tracked:
+                root = roots[position]
+                if root == last_root:
+                    tree = last_tree
+                elif root != 0:
+                    tree = seen.get(root)
+                    if tree is None:
+                        tree = Tree(root, 0, False, None, 0.0)
+                        seen[root] = tree
+                    last_root = root
+                    last_tree = tree
+                if root != 0 and tree is not None:
+                    tree.count += 1
+                    tree.edges ^= edges[position]
+                    if position in many:
+                        tree = self.group(tree, many[position], edges[position], seen)
+            task = targets[position]
+            if task != last_task:
+                last_task = task
+                runner = self.runners.get(task)
+                if runner is not None:
+                    line = self.line(sender, task, lines)
+                    if credited and not line.touched:
+                        line.touched = True
+                        runner.touched.append(line)
+                    if not runner.ready:
+                        agenda.mark(runner)
+            if runner is None:
+                self.astray(task, rows[position], source, tree)
+                continue
+            runner.inbox.append(Tuple(rows[position], source, tree))
+            if credited and line is not None:
+                line.delivered += 1
+
+    def line(self, sender: str, task: int, lines: dict[int, CreditLine]) -> CreditLine:
+        line = lines.get(task)
+        if line is None:
+            line = CreditLine(sender, task, self.window)
+            lines[task] = line
+        return line
+
+    def group(self, tree: Tree, others: list[int], edge: int, seen: dict[int, Tree]) -> Tree:
+        """A tuple of several roots: its edge enters the book of each of them."""
+        from rainband.acker.ledger import Group
+
+        trees = [tree]
+        for root in others:
+            other = seen.get(root)
+            if other is None:
+                other = Tree(root, 0, False, None, 0.0)
+                seen[root] = other
+            other.edges ^= edge
+            trees.append(other)
+        group = Group(trees)
+        group.count += 1
+        tree.count -= 1
+        return group
+
+    def astray(self, task: int, row: tuple[object, ...], source: Source, tree: Tree | None) -> None:
+        """A tuple for a task that is not here (it moved): pass it on; it waits there for room."""
+        target = self.targets.get(task)
+        if target is None:
+            self.refused += 1
+            if tree is not None:
+                self.agenda.fail(tree)
+            return
+        target.deliver(row, source, tree, True)
+        if tree is not None:
+            self.agenda.release(tree)
+
+    def refuse(self, roots: list[int], many: dict[int, list[int]]) -> None:
+        """Tuples of a task that runs elsewhere by now: not executed; their roots fail at once."""
+        self.refused += max(1, len(roots))
+        for root in roots:
+            if root:
+                self.books.fail_root(root)
+        for others in many.values():
+            for root in others:
+                self.books.fail_root(root)
+
+    def acks(self, payload: bytes) -> None:
+        try:
+            columns: Any = decode(payload)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise WireError(f"bad acks: {error}") from None
+        if not isinstance(columns, list) or len(columns) != 5:
+            raise WireError("bad acks: five columns")
+        books = self.books
+        if columns[2]:
+            books.receive_inits(unpack_ids(columns[2], 3))
+        if columns[0]:
+            books.receive_reports(unpack_ids(columns[0], 2))
+        for root in unpack_ids(columns[1], 1):
+            books.fail_root(root)
+        if columns[3]:
+            books.receive_verdicts(unpack_ids(columns[3], 2))
+        for root in unpack_ids(columns[4], 1):
+            books.touch_root(root)
+
+    def credit(self, payload: bytes) -> None:
+        pairs = unpack_ids(payload, 2)
+        for position in range(0, len(pairs), 2):
+            target = self.targets.get(pairs[position])
+            if target is not None:
+                target.grant(pairs[position + 1])
+
+    def forget(self, sender: str) -> None:
+        """The worker at `sender` was replaced: its credit begins anew."""
+        self.lines.pop(sender, None)
+        for runner in self.runners.values():
+            runner.touched = [line for line in runner.touched if line.sender != sender]
+
+
+class Outbound:
+    """Encodes the outboxes into messages of the links."""
+
+    def __init__(self, books: Books, pickle_types: frozenset[str], on_refused: Callable[[Run, int, ValueRefused], None]) -> None:
+        self.books = books
+        self.pickle_types = pickle_types
+        self.on_refused = on_refused
+        self.sent: i64 = 0
+
+    def flush(self, outbox: Outbox, link: Link) -> None:
+        """Move everything in `outbox` into `link`."""
+        outbox.dirty = False
+        if outbox.grants:
+            link.send(CREDIT, array("q", outbox.grants).tobytes(), None)
+            outbox.grants = []
+        if outbox.reports or outbox.fails or outbox.inits or outbox.verdicts or outbox.touches:
+            self.flush_acks(outbox, link)
+        if outbox.touched:
+            touched = outbox.touched
+            outbox.touched = []
+            for run in touched:
+                self.flush_run(run, link)
+                run.clear()
+
+    def flush_acks(self, outbox: Outbox, link: Link) -> None:
+        columns = [
+            array("q", outbox.reports).tobytes(),
+            array("q", outbox.fails).tobytes(),
+            array("q", outbox.inits).tobytes(),
+            array("q", outbox.verdicts).tobytes(),
+            array("q", outbox.touches).tobytes(),
+        ]
+        link.send(ACKS, encode(columns), None)
+        outbox.reports = []
+        outbox.fails = []
+        outbox.inits = []
+        outbox.verdicts = []
+        outbox.touches = []
+
+    def flush_run(self, run: Run, link: Link) -> None:
+        total = len(run.rows)
+        self.sent += total
+        if total <= ROWS_MAX:
+            self.send_part(run, 0, total, link)
+            return
+        for start in range(0, total, ROWS_MAX):
+            self.send_part(run, start, min(start + ROWS_MAX, total), link)
+
+    def send_part(self, run: Run, start: int, end: int, link: Link) -> None:
+        rows = run.rows[start:end]
+        try:
+            data = encode_rows(rows, self.pickle_types)
+        except ValueRefused as error:
+            self.split_refused(run, start, end, link, error)
+            return
+        roots = b""
+        edges = b""
+        if run.tracked:
+            roots = array("q", run.roots[start:end]).tobytes()
+            edges = array("q", run.edges[start:end]).tobytes()
+        many: dict[int, list[int]] | None = None
+        if run.many:
+            many = {key - start: value for key, value in run.many.items() if start <= key < end}
+        parts = [
+            run.number,
+            run.credited,
+            pack_tasks(run.targets[start:end]),
+            pack_tasks(run.sources[start:end]),
+            roots,
+            edges,
+            many,
+            data,
+        ]
+        link.send(DATA, encode([parts]), (roots, many) if roots else None)
+
+    def split_refused(self, run: Run, start: int, end: int, link: Link, error: ValueRefused) -> None:
+        """A value that cannot travel was only seen now: fail that tuple's roots, send the others."""
+        if end - start == 1:
+            self.on_refused(run, start, error)
+            return
+        middle = (start + end) // 2
+        self.send_part(run, start, middle, link)
+        self.send_part(run, middle, end, link)
+
+
+def roots_of(kept: object) -> list[int]:
+    """The roots that `flush_run` gave a link to keep with a message."""
+    if not isinstance(kept, tuple):
+        return []
+    roots = [root for root in unpack_ids(kept[0], 1) if root]
+    if kept[1]:
+        for others in kept[1].values():
+            roots.extend(others)
+    return roots
