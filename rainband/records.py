@@ -164,7 +164,10 @@ class WorkerBeat(Record, frozen=True):
 
 
 class Heartbeat(Record, frozen=True, tag="heartbeat"):
-    """A supervisor and all its workers. `known` maps topology ids to (epoch, assignment version) already applied."""
+    """A supervisor and all its workers. `known` maps topology ids to (epoch, assignment version) already applied.
+
+    `stacks` answers a Progress(stacks=True): topology id to {"host:port pid N": text}.
+    """
 
     supervisor: str
     host: str
@@ -176,6 +179,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
     packages: dict[str, str] = {}
     public_key: str = ""
     stopping: bool = False
+    stacks: dict[str, dict[str, str]] = {}
 
 
 class HeartbeatReply(Record, frozen=True, tag="heartbeat_reply"):
