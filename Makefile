@@ -1,0 +1,72 @@
+# make demo   word count of Python's standard library on a cluster of processes of its own
+# make test   everything that must pass before a change is shared
+# Needs Python 3.11 or later. A C compiler makes rainband faster and is not required.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+SOURCES := $(shell find rainband -name '*.py' | sort) setup.py setup.cfg pyproject.toml
+# A stamp is named after the list of files, so that a removed file also leads to a new install.
+INSTALLED := .venv/installed-$(shell echo $(SOURCES) compile=$(RAINBAND_COMPILE) | cksum | cut -d' ' -f1)
+JOBS ?= 2
+
+# The unit tests run twice, once on the files here and once on the installed package (-P keeps the
+# directory they are started in off the import path); each run asserts which of the two it got.
+EXPECT ?= $(if $(filter 0,$(RAINBAND_COMPILE)),built,$(if $(CI)$(shell command -v cc || command -v gcc || command -v clang),compiled,built))
+PURE := RAINBAND_EXPECT=pure PYTHONPATH=. $(BIN)/python -m pytest
+BUILT := RAINBAND_EXPECT=$(EXPECT) $(BIN)/python -P -m pytest
+
+.PHONY: help demo test lint types unit unit-pure unit-built integration simulation faults bench install clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(INSTALLED)
+	@$(BIN)/rainband demo $(ARGS)
+
+test: lint types unit integration simulation faults
+
+install: $(INSTALLED)
+
+lint: .venv/tools
+	$(BIN)/ruff check .
+
+types: .venv/tools $(INSTALLED)
+	$(BIN)/mypy
+
+unit: unit-pure unit-built
+
+unit-pure: .venv/tools $(INSTALLED)
+	$(PURE) -q -n $(JOBS) tests/unit tests/test_*.py
+
+unit-built: .venv/tools $(INSTALLED)
+	$(BUILT) -q -n $(JOBS) tests/unit
+
+# These start processes of their own: one test at a time.
+integration simulation faults: .venv/tools $(INSTALLED)
+	@if find tests/$@ -name 'test_*.py' 2>/dev/null | grep -q .; then set -x; $(BUILT) -q tests/$@; fi
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.venv/made:
+	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or later found; install one, or: make PYTHON=/path/to/python3' >&2; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo 'error: $(PYTHON) cannot make a virtual environment; install its venv package' >&2; exit 2; }
+	@touch $@
+
+$(INSTALLED): .venv/made $(SOURCES)
+	@rm -rf .venv/installed-* build/lib* build/bdist*
+	$(BIN)/python -m pip install --quiet .
+	@$(BIN)/rainband --version
+	@touch $@
+
+.venv/tools: .venv/made tests/requirements.txt
+	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv build rainband.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,109 @@
+"""The door of the command line: finds the command, runs it, and turns every end into an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from rainband.cli.output import complain
+from rainband.errors import RainbandError, UsageError
+
+# name -> (module, what it does); the order is the order of --help.
+COMMANDS = {
+    "demo": ("demo", "Count the words of Python's standard library on a cluster of its own, and prove it."),
+    "local": ("local", "Run a topology in this process, until it is drained or Ctrl-C."),
+    "up": ("daemons", "Start a whole cluster on this machine; Ctrl-C stops it."),
+    "submit": ("topologies", "Run a topology on the cluster."),
+    "list": ("topologies", "Show the topologies of the cluster."),
+    "monitor": ("topologies", "Show what a topology does, each second."),
+    "errors": ("topologies", "Show the errors of a topology's components."),
+    "logs": ("logs", "Show what the workers of a topology on this machine wrote."),
+    "stacks": ("topologies", "Show where the workers of a topology are in their code."),
+    "activate": ("topologies", "Let the spouts of a topology go on."),
+    "deactivate": ("topologies", "Pause the spouts of a topology."),
+    "rebalance": ("topologies", "Change workers or parallelism of a running topology."),
+    "kill": ("topologies", "Stop a topology and remove it."),
+    "nimbus": ("daemons", "Run the master of a cluster."),
+    "supervisor": ("daemons", "Run this machine's workers for a cluster."),
+    "config": ("config", "Show every setting, its default and its meaning."),
+    "doctor": ("doctor", "Check this machine: versions, ports, disk, the build."),
+}
+
+FIRST_STEPS = """\
+rainband {version} ({built}). Type one of these first:
+
+  rainband demo           count 31 MB of real text on a cluster of processes, with proof
+  rainband up             start a cluster on this machine
+  rainband --help         every command
+"""
+
+
+class Commands(click.Group):
+    """Commands named in a table and imported only when used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"rainband.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from rainband.cli.output import closest
+
+            raise UsageError(f"no command {args[0]!r}", closest(args[0], COMMANDS) or "See: rainband --help")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, help="Show the version and which build runs.")
+@click.pass_context
+def rainband(ctx: click.Context, version: bool) -> None:
+    """A Storm for Python: run topologies of spouts and bolts, here or on a cluster, and lose no tuple."""
+    from rainband.build import VERSION, describe
+
+    if version:
+        click.echo(f"rainband {VERSION} ({describe()}), Python {sys.version.split()[0]}")
+        ctx.exit()
+    elif ctx.invoked_subcommand is None:
+        click.echo(FIRST_STEPS.format(version=VERSION, built=describe()), nl=False)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Never raises."""
+    before_dashes = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
+    as_json = "--json" in before_dashes
+    verbose = "-v" in before_dashes or "--verbose" in before_dashes
+    try:
+        code = rainband.main(args=list(argv), prog_name="rainband", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has gone: end without a word
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        where = f"See: {error.ctx.command_path} --help" if error.ctx else ""
+        return complain(UsageError(error.format_message().rstrip("."), where), as_json)
+    except click.ClickException as error:
+        return complain(RainbandError(error.format_message().rstrip(".")), as_json)
+    except Exception as error:
+        return complain(error, as_json, with_traceback=verbose)

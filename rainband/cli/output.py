@@ -1,0 +1,102 @@
+"""What the command line prints: answers on stdout, one clear line per error on stderr, tables for people."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+
+from rainband.errors import InvalidTopology, RainbandError
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """'Did you mean ...?' for the nearest known word, or ''."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def answer(document: object) -> None:
+    """One JSON document on one line of stdout."""
+    sys.stdout.write(json.dumps(document, default=_plain, separators=(", ", ": ")) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """A line for people on stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A line for people on stderr: progress, warnings, what to do next while stdout carries an answer."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def complain(error: BaseException, as_json: bool, with_traceback: bool = False) -> int:
+    """Print an error in one line (or as {code, message, fix}); returns the exit code."""
+    if with_traceback:
+        traceback.print_exception(error)
+    code, message, fix, exit_code = _describe(error)
+    if as_json:
+        note(json.dumps({"code": code, "message": message, "fix": fix}))
+    elif isinstance(error, InvalidTopology):
+        for problem in error.problems:
+            note(f"error: {_one_line(problem)}")
+        if fix:
+            note(f"error: {_one_line(fix)}")
+    else:
+        note(f"error: {_one_line(f'{message}. {fix}' if fix else message)}")
+    return exit_code
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
+    """Columns padded to their widest cell; numbers to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in cells)) if cells else len(name) for i, name in enumerate(header)]
+    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+
+    def line(values: Sequence[str]) -> str:
+        padded = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line([name.upper() for name in header]), *map(line, cells)])
+
+
+def duration(seconds: float) -> str:
+    """12.3s, 4m05s, 3h07m, 2d04h."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    days, hours_left = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours_left:02d}h"
+    return f"{hours}h{minutes_left:02d}m" if hours else f"{minutes}m{rest:02d}s"
+
+
+def _describe(error: BaseException) -> tuple[str, str, str, int]:
+    if isinstance(error, RainbandError):
+        return error.code, error.message, error.fix, error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        named = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return "os_error", named, "", 1
+    return "internal", f"{type(error).__name__}: {error}", "Run again with -v for the traceback", 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _plain(value: object) -> object:
+    import msgspec
+
+    return msgspec.to_builtins(value)
