@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from mypy_extensions import i64
 
 from rainband.errors import EmitRefused, ValueRefused
 from rainband.groupings.hashing import canonical, hash_of_canonical, stable_hash, task_of_group
@@ -25,11 +26,6 @@ from rainband.groupings.specs import (
     SHUFFLE,
     CustomGrouping,
 )
-
-if TYPE_CHECKING:
-    from mypy_extensions import i64
-else:
-    i64 = int
 
 CACHE_ENTRIES_MAX = 65_536
 CACHED_KEY_BYTES_MAX = 256
