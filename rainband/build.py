@@ -15,6 +15,7 @@ HOT = (
     "rainband/acker/ledger.py",
     "rainband/groupings/choosers.py",
     "rainband/messaging/frames.py",
+    "rainband/messaging/link.py",
     "rainband/messaging/links.py",
     "rainband/worker/emit.py",
     "rainband/worker/tasks.py",

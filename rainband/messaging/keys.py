@@ -1,0 +1,144 @@
+"""CURVE keys: who may speak on a socket that is not on loopback, and how frames are kept from other eyes.
+
+Processes that trust each other share one key pair: Nimbus, supervisors and clients that of the cluster, the workers
+of one topology that of the topology. It is the server's key and the only client key that is let in, so a worker of
+another topology, or anyone without the file, fails the handshake and nothing of what it sends is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import zmq
+import zmq.utils.z85
+
+from rainband.errors import NotAllowed, UsageError
+
+ZAP_ADDRESS = "inproc://zeromq.zap.01"
+DOMAIN = b"rainband"
+
+
+class Keys:
+    """One CURVE pair as 40 Z85 characters each. Its repr shows the public half only."""
+
+    __slots__ = ("public", "secret")
+
+    def __init__(self, public: bytes | str, secret: bytes | str) -> None:
+        """Raises NotAllowed if the two do not belong together."""
+        self.public = public.encode() if isinstance(public, str) else public
+        self.secret = secret.encode() if isinstance(secret, str) else secret
+        try:
+            sound = zmq.curve_public(self.secret) == self.public
+        except (ValueError, zmq.ZMQError, KeyError):
+            sound = False
+        if not sound:
+            raise NotAllowed("the halves of the key do not belong together", "Make a new one with `rainband keygen`")
+
+    def __repr__(self) -> str:
+        return f"Keys({self.public.decode()})"
+
+    @staticmethod
+    def generate() -> Keys:
+        public, secret = zmq.curve_keypair()
+        return Keys(public, secret)
+
+    @staticmethod
+    def from_secret(secret: bytes | str) -> Keys:
+        """The pair of a secret half, e.g. one handed to a worker. Raises NotAllowed."""
+        raw = secret.encode() if isinstance(secret, str) else secret
+        try:
+            public = zmq.curve_public(raw)
+        except (ValueError, zmq.ZMQError, KeyError):
+            raise NotAllowed("not a secret key", "Make one with `rainband keygen`") from None
+        return Keys(public, raw)
+
+    def save(self, path: Path) -> None:
+        """Write a new key file, readable by its owner only. Raises UsageError if it exists or cannot be written."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise UsageError(f"{path} exists already", "Remove it first, or choose another file") from None
+        except OSError as error:
+            raise UsageError(f"cannot write the key file {path}: {error.strerror}") from None
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(b"public " + self.public + b"\nsecret " + self.secret + b"\n")
+            file.flush()
+            os.fsync(descriptor)
+
+    @staticmethod
+    def load(path: Path) -> Keys:
+        """Read a key file. Raises NotAllowed if it is missing, not ours, open to others, or not a key."""
+        try:
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+                found = os.fstat(file.fileno())
+                data = file.read(1024)
+        except OSError as error:
+            fix = "Make one with `rainband keygen`"
+            raise NotAllowed(f"cannot read the key file {path}: {error.strerror}", fix) from None
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise NotAllowed(f"the key file {path} is open to other users", f"Run: chmod 600 {path}")
+        parts = dict(line.split(b" ", 1) for line in data.splitlines() if b" " in line)
+        if set(parts) != {b"public", b"secret"}:
+            raise NotAllowed(f"{path} is not a key file", "Make one with `rainband keygen`")
+        return Keys(parts[b"public"].strip(), parts[b"secret"].strip())
+
+    def guard(self, socket: zmq.Socket[bytes]) -> None:
+        """Make `socket`, before it binds, refuse all but those whom the Gate of its context lets in."""
+        socket.curve_server = True
+        socket.curve_secretkey = self.secret
+        socket.zap_domain = DOMAIN
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+    def introduce(self, socket: zmq.Socket[bytes]) -> None:
+        """Make `socket`, before it connects, show this key and demand it of the other side."""
+        socket.curve_publickey = self.public
+        socket.curve_secretkey = self.secret
+        socket.curve_serverkey = self.public
+
+
+class Gate:
+    """Answers libzmq's question who may connect (ZAP) for one context, on a thread that touches nothing else.
+
+    Made before the first guarded socket binds, closed after the last one. `refused` counts those turned away.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], allowed: Iterable[bytes]) -> None:
+        """`allowed` are public keys as 40 Z85 characters."""
+        self.allowed = frozenset(zmq.utils.z85.decode(key) for key in allowed)
+        self.refused = 0
+        self._socket = context.socket(zmq.REP)
+        self._socket.linger = 0
+        self._socket.bind(ZAP_ADDRESS)
+        self._thread = threading.Thread(target=self._serve, name="rainband-gate", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(zmq.ContextTerminated), self._socket:
+            while True:
+                parts = self._socket.recv_multipart()
+                if parts == [b"stop"]:
+                    return
+                self._socket.send_multipart(self._verdict(parts))
+
+    def _verdict(self, parts: list[bytes]) -> list[bytes]:
+        version, request = (parts + [b"1.0", b""])[:2] if len(parts) < 2 else parts[:2]
+        if len(parts) == 7 and version == b"1.0" and parts[5] == b"CURVE" and parts[6] in self.allowed:
+            return [version, request, b"200", b"OK", b"", b""]
+        self.refused += 1
+        return [version, request, b"400", b"unknown key", b"", b""]
+
+    def close(self) -> None:
+        """Stop the thread."""
+        if self._thread.is_alive():
+            stop = self._socket.context.socket(zmq.REQ)
+            stop.linger = 0
+            stop.connect(ZAP_ADDRESS)
+            stop.send(b"stop")
+            self._thread.join(2.0)
+            stop.close()
