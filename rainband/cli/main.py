@@ -10,19 +10,19 @@ from collections.abc import Sequence
 import click
 
 from rainband.cli.output import complain
-from rainband.errors import RainbandError, UsageError
+from rainband.errors import RainbandError, UsageError, did_you_mean
 
 # name -> (module, what it does); the order is the order of --help.
 COMMANDS = {
     "demo": ("demo", "Count the words of Python's standard library on a cluster of its own, and prove it."),
     "local": ("local", "Run a topology in this process, until it is drained or Ctrl-C."),
     "up": ("daemons", "Start a whole cluster on this machine; Ctrl-C stops it."),
-    "submit": ("topologies", "Run a topology on the cluster."),
+    "submit": ("submit", "Run a topology on the cluster."),
     "list": ("topologies", "Show the topologies of the cluster."),
-    "monitor": ("topologies", "Show what a topology does, each second."),
-    "errors": ("topologies", "Show the errors of a topology's components."),
+    "monitor": ("watch", "Show what a topology does, each second."),
+    "errors": ("watch", "Show the errors of a topology's components."),
     "logs": ("logs", "Show what the workers of a topology on this machine wrote."),
-    "stacks": ("topologies", "Show where the workers of a topology are in their code."),
+    "stacks": ("watch", "Show where the workers of a topology are in their code."),
     "activate": ("topologies", "Let the spouts of a topology go on."),
     "deactivate": ("topologies", "Pause the spouts of a topology."),
     "rebalance": ("topologies", "Change workers or parallelism of a running topology."),
@@ -59,9 +59,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from rainband.cli.output import closest
-
-            raise UsageError(f"no command {args[0]!r}", closest(args[0], COMMANDS) or "See: rainband --help")
+            raise UsageError(f"no command {args[0]!r}", did_you_mean(args[0], COMMANDS) or "See: rainband --help")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

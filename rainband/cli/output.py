@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rainband.errors import InvalidTopology, RainbandError
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """'Did you mean ...?' for the nearest known word, or ''."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 def answer(document: object) -> None:

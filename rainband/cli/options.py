@@ -1,0 +1,117 @@
+"""The options that several commands share: one letter, one meaning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rainband.errors import InvalidConfig, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from rainband.nimbus.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < float("inf"):
+        raise UsageError(f"{param.opts[0]} is a number of seconds from 0 up, not {value}")
+    return value
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document per line.")(command)
+
+
+def verbose_option(command: F) -> F:
+    return click.option("-v", "--verbose", is_flag=True, help="Say more; errors come with their traceback.")(command)
+
+
+def timeout_option(default: float | None, text: str) -> Callable[[F], F]:
+    """--timeout SECONDS, 0 or more."""
+    return click.option(
+        "--timeout", "timeout_s", type=float, default=default, metavar="SECONDS", callback=_seconds, help=text,
+        show_default=default is not None,
+    )  # fmt: skip
+
+
+wait_option = click.option(
+    "-w", "--wait", "wait_s", type=float, metavar="SECONDS", callback=_seconds,
+    help="At most this long for pending tuples to finish (default: the message timeout).",
+)  # fmt: skip
+workers_option = click.option("-n", "--workers", type=int, metavar="N", help="Number of workers.")
+parallelism_option = click.option(
+    "-e", "--parallelism", "parallelism", multiple=True, metavar="COMP=N", help="Executors of a component (repeatable)."
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+nimbus_option = click.option(
+    "--nimbus", "seeds", multiple=True, metavar="HOST:PORT", help="Where Nimbus is (repeatable; default: nimbus.seeds)."
+)
+
+
+def settings_options(command: F) -> F:
+    """-c KEY=VALUE and --config FILE."""
+    command = click.option("--config", "config_file", metavar="FILE", help="Settings from a TOML or YAML file.")(
+        command
+    )
+    return click.option(
+        "-c", "settings", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. topology.max.spout.pending=1000."
+    )(command)
+
+
+def load_settings(config_file: str | None, settings: tuple[str, ...], **flags: object) -> dict[str, Any]:
+    """Settings given outside the program: flags beat -c, which beats RAINBAND_*, which beats the file.
+
+    `flags` maps keys with '_' for '.' to values; None means not given. Raises InvalidConfig.
+    """
+    from rainband import config
+
+    given: dict[str, Any] = dict(parse_setting(text) for text in settings)
+    given |= {name.replace("_", "."): value for name, value in flags.items() if value is not None}
+    return load_with_environment(config, config_file, given)
+
+
+def load_with_environment(config: Any, config_file: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    import os
+
+    loaded: dict[str, Any] = config.load(Path(config_file) if config_file else None, os.environ, given)
+    return loaded
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """'a.b=3' -> ('a.b', 3). The value is JSON where it can be read as such, else the text itself."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InvalidConfig(f"-c {text!r} is not KEY=VALUE", "Write -c topology.workers=2")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def parse_parallelism(texts: tuple[str, ...], known: tuple[str, ...] | None = None) -> dict[str, int]:
+    """('count=4',) -> {'count': 4}. Raises UsageError; `known` components give a did-you-mean."""
+    result = {}
+    for text in texts:
+        component, equals, number = text.rpartition("=")
+        if not equals or not component or not number.isdecimal() or int(number) < 1:
+            raise UsageError(f"-e {text!r} is not COMPONENT=N with N of 1 or more", "Write -e count=4")
+        if known is not None and component not in known:
+            raise UsageError(
+                f"no component {component!r}", did_you_mean(component, known) or f"There are {', '.join(known)}"
+            )
+        result[component] = int(number)
+    return result
+
+
+def connect(seeds: tuple[str, ...], config_file: str | None = None) -> Client:
+    """A client of the Nimbus that --nimbus, RAINBAND_NIMBUS_SEEDS or the settings file name."""
+    from rainband.nimbus.client import Client
+
+    from rainband.config import Config
+
+    return Client(*(seeds or Config.layer(load_settings(config_file, ()))["nimbus.seeds"]))

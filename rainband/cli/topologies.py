@@ -1,0 +1,145 @@
+"""Commands that list topologies or change one: list, activate, deactivate, rebalance, kill."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from rainband.cli import options
+from rainband.cli.output import answer, duration, say, table
+from rainband.clock import SystemClock
+from rainband.errors import UsageError
+
+if TYPE_CHECKING:
+    from rainband.nimbus.client import Running
+
+    from rainband.records import ClusterSummary, TopologySummary
+
+
+@click.command("list")
+@options.nimbus_option
+@options.json_option
+@options.verbose_option
+def list_command(seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+    """Show the topologies of the cluster, its supervisors and its slots."""
+    client = options.connect(seeds)
+    topologies, cluster = client.topologies(), client.cluster()
+    if as_json:
+        answer({"topologies": [_row(t) for t in topologies], "cluster": cluster})
+        return
+    header = ("name", "status", "uptime", "workers", "executors", "tasks", "missing slots")
+    if topologies:
+        say(table([_cells(t) for t in topologies], header))
+    else:
+        say("no topologies; run one with: rainband submit FILE")
+    say(f"\n{_describe(cluster)}")
+    if verbose:
+        rows = [
+            (s.supervisor, s.host, len(s.ports), len(s.used), "alive" if s.alive else "lost")
+            for s in cluster.supervisors
+        ]
+        say(table(rows, ("supervisor", "host", "slots", "used", "state")))
+
+
+def _row(topology: TopologySummary) -> dict[str, object]:
+    names = ("name", "topology_id", "status", "uptime_s", "workers", "workers_running", "executors", "tasks")
+    return {name: getattr(topology, name) for name in (*names, "slots_missing", "due_s")}
+
+
+def _cells(topology: TopologySummary) -> tuple[object, ...]:
+    t = topology
+    workers = f"{t.workers_running}/{t.workers}"
+    return t.name, str(t.status), duration(t.uptime_s), workers, t.executors, t.tasks, t.slots_missing
+
+
+def _describe(cluster: ClusterSummary) -> str:
+    alive = [s for s in cluster.supervisors if s.alive]
+    slots, used = sum(len(s.ports) for s in alive), sum(len(s.used) for s in alive)
+    return f"nimbus {cluster.leader}: {len(alive)} supervisors, {used} of {slots} slots used"
+
+
+def _running(seeds: tuple[str, ...], name: str) -> Running:
+    return options.connect(seeds).topology(name)
+
+
+def _report(as_json: bool, name: str, did: str, **more: object) -> None:
+    if as_json:
+        answer({"name": name, "done": did, **more})
+    else:
+        say(f"{name} {did}" + "".join(f", {key} {value}" for key, value in more.items()))
+
+
+@click.command("activate")
+@click.argument("name")
+@options.nimbus_option
+@options.json_option
+@options.verbose_option
+def activate_command(name: str, seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+    """Let the spouts of topology NAME go on."""
+    _running(seeds, name).activate()
+    _report(as_json, name, "activated")
+
+
+@click.command("deactivate")
+@click.argument("name")
+@options.nimbus_option
+@options.json_option
+@options.verbose_option
+def deactivate_command(name: str, seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+    """Pause the spouts of topology NAME; what is under way is finished."""
+    _running(seeds, name).deactivate()
+    _report(as_json, name, "deactivated")
+
+
+@click.command("rebalance")
+@click.argument("name")
+@options.wait_option
+@options.workers_option
+@options.parallelism_option
+@options.nimbus_option
+@options.timeout_option(120.0, "Wait at most this long for the new workers.")
+@options.json_option
+@options.verbose_option
+def rebalance_command(
+    name: str,
+    wait_s: float | None,
+    workers: int | None,
+    parallelism: tuple[str, ...],
+    seeds: tuple[str, ...],
+    timeout_s: float,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Give topology NAME other workers or executors, or spread it anew, without losing or replaying a tuple."""
+    if workers is not None and workers < 1:
+        raise UsageError(f"-n {workers} is not a number of workers", "Write 1 or more")
+    clock = SystemClock()
+    began = clock.now()
+    running = _running(seeds, name)
+    wanted = options.parse_parallelism(parallelism)
+    running.rebalance(workers=workers, parallelism=wanted, wait_s=wait_s, timeout_s=timeout_s)
+    statistics = running.statistics()
+    _report(as_json, name, "rebalanced", workers=statistics.workers_running, seconds=round(clock.now() - began, 2))
+
+
+@click.command("kill")
+@click.argument("name")
+@options.wait_option
+@options.yes_option
+@options.nimbus_option
+@options.timeout_option(120.0, "Give up watching after this long; the kill goes on.")
+@options.json_option
+@options.verbose_option
+def kill_command(
+    name: str, wait_s: float | None, yes: bool, seeds: tuple[str, ...], timeout_s: float, as_json: bool, verbose: bool
+) -> None:
+    """Stop the spouts of topology NAME, let what is pending finish, and remove it."""
+    running = _running(seeds, name)
+    if not yes and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        click.confirm(f"Kill {name}?", abort=True)
+    clock = SystemClock()
+    began = clock.now()
+    running.kill(wait_s=wait_s, timeout_s=timeout_s)
+    _report(as_json, name, "killed", seconds=round(clock.now() - began, 2))

@@ -1,0 +1,160 @@
+"""A whole cluster as child processes on this machine: one Nimbus, some supervisors, and through them their workers.
+
+For `rainband up`, `rainband demo` and LocalCluster(processes=True). The children are the same daemons a real cluster
+runs, started by the same command line; they watch the process that started them, and stop when it is gone, so that not
+even a SIGKILL leaves them behind. State stays in its directory and is found again by the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rainband.clock import SystemClock
+from rainband.errors import ClusterUnavailable, RainbandError
+from rainband.supervisor import ports, processes
+from rainband.supervisor.processes import Process
+
+STOP_GRACE_S = 10.0
+POLL_S = 0.05
+
+
+class EmbeddedCluster:
+    """Start with `start()`, end with `stop()`, or use as a context manager.
+
+    `state` receives one directory per daemon and their output (`nimbus.log`, `supervisor-1.log`). `port` 0 chooses a
+    free one. `settings` are config keys for all daemons.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        supervisors: int = 1,
+        slots: int = 4,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.state = state
+        self.slots = slots
+        self.host = host
+        self.port = port
+        self.settings = dict(settings or {})
+        self.names = ["nimbus", *(f"supervisor-{number}" for number in range(1, supervisors + 1))]
+        self.children: dict[str, Process] = {}
+        self._clock = SystemClock()
+
+    @property
+    def address(self) -> str:
+        """Where Nimbus answers, host:port."""
+        return f"{self.host}:{self.port}"
+
+    def __enter__(self) -> EmbeddedCluster:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, timeout_s: float = 30.0) -> None:
+        """Start every daemon and wait until Nimbus leads and has heard of all supervisors.
+
+        Raises ClusterUnavailable, with the daemon's own last words, and leaves nothing running.
+        """
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.port:
+            self.port = ports.choose(1, self.host)[0]
+        try:
+            for name in self.names:
+                self._start(name)
+            self._wait_ready(timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def failure(self, wait_s: float = 0.0) -> str:
+        """'' while all daemons live; else which one ended, and its last line. Waits up to `wait_s` for an end."""
+        watched = {child.fileno(): name for name, child in self.children.items()}
+        ended, _, _ = select.select(list(watched), [], [], wait_s)
+        for number in ended:
+            name = watched[number]
+            return f"{name} ended ({self.children[name].reap().cause}): {self.last_words(name)}"
+        return ""
+
+    def last_words(self, name: str) -> str:
+        """The last line a daemon wrote, or ''."""
+        with contextlib.suppress(OSError):
+            lines = (self.state / f"{name}.log").read_text(errors="replace").strip().splitlines()
+            return lines[-1].removeprefix("error: ") if lines else ""
+        return ""
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Supervisors first, so that they can stop their workers; then Nimbus; then whatever is left of the workers."""
+        supervisors = [child for name, child in self.children.items() if name != "nimbus"]
+        processes.end_group(supervisors, grace_s)
+        processes.end_group([child for name, child in self.children.items() if name == "nimbus"], grace_s)
+        for name in self.children:
+            for worker in processes.found_workers(self.state / name / "topologies"):
+                left = processes.adopt(worker.identity)
+                if left is not None:
+                    left.kill()
+                    left.close()
+        self.children.clear()
+
+    def _start(self, name: str) -> None:
+        settings = {**self.settings, "state.dir": str(self.state / name)}
+        own = ["nimbus"] if name == "nimbus" else ["supervisor", "--slots", str(self.slots), "--stop-workers"]
+        if name == "nimbus":
+            settings |= {"nimbus.host": self.host, "nimbus.port": self.port}
+        else:
+            settings |= {"nimbus.seeds": [self.address], "supervisor.host": self.host}
+        given = [part for key, value in settings.items() for part in ("-c", f"{key}={json.dumps(value)}")]
+        log = self.state / f"{name}.log"
+        log.unlink(missing_ok=True)
+        argv = processes.python_command("rainband", *own, "--while", str(os.getpid()), *given)
+        self.children[name] = processes.start(argv, cwd=self.state, log=log, env=processes.environment())
+
+    def _wait_ready(self, timeout_s: float) -> None:
+        from rainband.messaging.rpc import RpcClient
+        from rainband.records import ClusterSummary, GetCluster
+
+        end = self._clock.now() + timeout_s
+        client = RpcClient([self.address], timeout_s=1.0)
+        try:
+            while True:
+                failure = self.failure(POLL_S)
+                if failure:
+                    raise ClusterUnavailable(failure)
+                with contextlib.suppress(ClusterUnavailable):
+                    answer = client.call(GetCluster())
+                    assert isinstance(answer, ClusterSummary)
+                    if sum(s.alive for s in answer.supervisors) >= len(self.names) - 1:
+                        return
+                if self._clock.now() > end:
+                    raise ClusterUnavailable(
+                        f"the cluster was not ready within {timeout_s:.0f} s", f"See the logs in {self.state}"
+                    )
+        finally:
+            client.close()
+
+
+def run_script(path: Path, *arguments: str, timeout_s: float = 600.0) -> str:
+    """Run a Python file of our own to its end; returns its stdout. Raises RainbandError with its last words."""
+    argv = [sys.executable, "-I", str(path), *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise RainbandError(f"{path.name} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def kill_process(pid: int) -> None:
+    """kill -9, as an accident would."""
+    os.kill(pid, 9)
