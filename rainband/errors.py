@@ -6,7 +6,7 @@ a stable machine-readable `code` and the exit code the command line ends with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class RainbandError(Exception):
@@ -161,3 +161,11 @@ class StoreError(RainbandError):
     """The state store refused or failed a write (disk full, stale epoch, unreadable file); nothing was changed."""
 
     code = "store"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """'Did you mean 'x'?' for the known name closest to `name`, '' when none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), 1) if isinstance(name, str) else []
+    return f"Did you mean '{close[0]}'?" if close else ""
