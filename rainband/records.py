@@ -127,6 +127,7 @@ class TaskCount(Record, frozen=True):
     execute_s: float = 0.0
     complete_s: float = 0.0
     finished: bool = False
+    tracked: int = 0
 
 
 class WorkerState(StrEnum):

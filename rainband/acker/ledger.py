@@ -5,12 +5,7 @@ Ids are 63-bit non-negative integers: acker index (12 bits), acker incarnation (
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mypy_extensions import i64
-else:
-    i64 = int
+from mypy_extensions import i64
 
 INDEX_BITS = 12
 INCARNATION_BITS = 11

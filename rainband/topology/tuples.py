@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import Any
 
 from rainband.errors import UnknownField
 
@@ -50,7 +51,9 @@ class Tuple:
             if position is None:
                 raise self._source.unknown(key)
             return self._values[position]
-        return self._values[key]  # type: ignore[index]
+        position_or_slice: Any = key
+        value: object = self._values[position_or_slice]
+        return value
 
     def __len__(self) -> int:
         return len(self._values)

@@ -6,16 +6,11 @@ The index in a root id is the ordinal of the spout task that emitted it. Its ack
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from mypy_extensions import i64
 
 from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS, Group, Ledger, Pending, Tree, Verdict
 from rainband.worker.routes import Agenda, Outbox, Target
-from rainband.worker.tasks import SpoutTask
-
-if TYPE_CHECKING:
-    from mypy_extensions import i64
-else:
-    i64 = int
+from rainband.worker.tasks import FAILED, LOST, TIMED_OUT, SpoutTask
 
 INDEX_SHIFT = COUNTER_BITS + INCARNATION_BITS
 
@@ -91,11 +86,11 @@ class Books:
             tree.edges = 0
             self.report(tree.root, edges)
 
-    def finish(self, tree: Tree, done: bool) -> None:
+    def finish(self, tree: Tree, done: bool, reason: int = FAILED) -> None:
         """Verdict for a tree of one of this worker's spouts; the first one counts."""
         spout = self.spouts.get(int(tree.task))
         if spout is not None and spout.emitter.pending.remove(tree.root) is not None:
-            spout.settle(tree, done, self.clock_now)
+            spout.settle(tree, done, reason, self.clock_now)
 
     def fail_tree(self, tree: Tree) -> None:
         if tree.task != 0:
@@ -142,7 +137,7 @@ class Books:
             outbox.inits.extend((root, edges, spout_task))
             outbox.mark()
 
-    def fail_root(self, root: int) -> None:
+    def fail_root(self, root: int, reason: int = FAILED) -> None:
         """Fail `root` wherever its book is."""
         task = self.keeper(root)
         spout = self.spouts.get(self.spout_task(root))
@@ -152,7 +147,7 @@ class Books:
                 self.late_reports += 1
             else:
                 tree.failed = True
-                self.finish(tree, False)
+                self.finish(tree, False, reason)
             if task == spout.task:
                 return
         ledger = self.ledgers.get(task)
@@ -226,9 +221,8 @@ class Books:
         for spout in self.spouts.values():
             for tree in spout.emitter.pending.expired(self.clock_now - timeout_s):
                 tree.failed = True
-                spout.timed_out += 1
                 count += 1
-                self.finish(tree, False)
+                self.finish(tree, False, TIMED_OUT)
         return count
 
     def fail_spouts(self, tasks: frozenset[int]) -> int:
@@ -239,7 +233,7 @@ class Books:
                 for tree in list(spout.emitter.pending.trees.values()):
                     tree.failed = True
                     count += 1
-                    self.finish(tree, False)
+                    self.finish(tree, False, LOST)
         for ledger in self.ledgers.values():
             for verdict in ledger.fail_where(tasks):
                 count += 1

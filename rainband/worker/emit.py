@@ -7,7 +7,7 @@ asks each edge's chooser, and delivers. It never blocks; what has no room waits 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Pending, Tree
 from rainband.errors import EmitRefused, ValueRefused
@@ -15,11 +15,6 @@ from rainband.groupings.choosers import Chooser
 from rainband.messaging.values import PLAIN_TYPES, check_value
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.routes import Agenda, Edge, Gate, Target
-
-if TYPE_CHECKING:
-    from mypy_extensions import i64
-else:
-    i64 = int
 
 OUTSIDE = "emit belongs inside a callback of the runtime, and this is outside one"
 OUTSIDE_FIX = "Emit in next_tuple, execute, tick, ack or fail, before the call returns"
@@ -137,45 +132,52 @@ class Emitter:
             return target.ids
         if not out.routes:
             return ()
-        ids: list[int] = []
-        chosen: list[Target] = []
-        credited: list[bool] = []
+        picked = self.pick(out, row)
+        self.hand_over(out, row, picked, anchor)
+        return tuple([target.task for target, _ in picked])
+
+    def pick(self, out: Output, row: tuple[object, ...]) -> list[tuple[Target, bool]]:
+        """The targets of one row, each with whether its edge takes credit. Nothing is sent."""
+        picked: list[tuple[Target, bool]] = []
         for route in out.routes:
             if route.many:
                 for index in route.chooser.choose_many(row):
-                    chosen.append(route.targets[index])
-                    credited.append(route.credited)
+                    picked.append((route.targets[index], route.credited))
             else:
-                chosen.append(route.targets[route.chooser.choose(row)])
-                credited.append(route.credited)
-        for position in range(len(chosen)):
-            target = chosen[position]
-            target.deliver(row, out.source, anchor, credited[position])
-            ids.append(target.task)
-        self.transferred += len(ids)
-        out.transferred += len(ids)
-        return tuple(ids)
+                picked.append((route.targets[route.chooser.choose(row)], route.credited))
+        return picked
+
+    def pick_direct(self, out: Output, task: int) -> list[tuple[Target, bool]]:
+        """`task` as a target of a direct stream. Raises EmitRefused unless its component subscribed to it."""
+        if not out.direct:
+            raise EmitRefused(
+                f"stream '{out.source.stream}' of '{self.component}' is not direct", "Declare it as DirectStream(...)"
+            )
+        for route in out.routes:
+            for target in route.targets:
+                if target.task == task:
+                    return [(target, route.credited)]
+        known = sorted(target.task for route in out.routes for target in route.targets)
+        raise EmitRefused(
+            f"task {task} does not listen to stream '{out.source.stream}' of '{self.component}'; listening: {known}",
+            "Choose one of context.tasks(component)",
+        )
+
+    def hand_over(self, out: Output, row: tuple[object, ...], picked: list[tuple[Target, bool]], anchor: Tree | None) -> None:
+        for target, credited in picked:
+            target.deliver(row, out.source, anchor, credited)
+        self.transferred += len(picked)
+        out.transferred += len(picked)
 
     def direct(self, task: int, stream: str, values: Sequence[object], anchor: Tree | None) -> tuple[int, ...]:
         """Send to `task` on a direct stream; nothing happens unless its component subscribes by direct grouping."""
         out = self.output(stream)
-        if not out.direct:
-            raise EmitRefused(f"stream '{stream}' of '{self.component}' is not direct", "Declare it as DirectStream(...)")
+        picked = self.pick_direct(out, task)
         row = self.row(values, out)
-        for route in out.routes:
-            for target in route.targets:
-                if target.task == task:
-                    self.emitted += 1
-                    self.transferred += 1
-                    out.emitted += 1
-                    out.transferred += 1
-                    target.deliver(row, out.source, anchor, route.credited)
-                    return target.ids
-        known = sorted(target.task for route in out.routes for target in route.targets)
-        raise EmitRefused(
-            f"task {task} does not listen to stream '{stream}' of '{self.component}'; listening: {known}",
-            "Choose one of context.tasks(component)",
-        )
+        self.emitted += 1
+        out.emitted += 1
+        self.hand_over(out, row, picked, anchor)
+        return (task,)
 
 
 class BoltEmitter(Emitter):

@@ -11,16 +11,11 @@ from __future__ import annotations
 from collections import deque
 from random import Random
 from struct import unpack
-from typing import TYPE_CHECKING
+from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Tree
-from rainband.groupings.choosers import Blocked, Chooser
+from rainband.groupings.choosers import Chooser
 from rainband.topology.tuples import Source, Tuple
-
-if TYPE_CHECKING:
-    from mypy_extensions import i64
-else:
-    i64 = int
 
 EDGE_BLOCK = 1024
 
@@ -115,12 +110,15 @@ class Edge:
         self.credited = credited
         self.full: i64 = 0
         self.threshold: i64 = 1
-        self.flags = Blocked(len(targets))
+        self.choosers: list[Chooser] = []
         self.blocked_since = 0.0
         self.blocked_s = 0.0
 
     def update(self, target: Target, full: bool) -> None:
-        self.flags.set(self.targets.index(target), full)
+        if self.choosers:
+            index = self.targets.index(target)
+            for chooser in self.choosers:
+                chooser.set_blocked(index, full)
         if full:
             self.full += 1
             if self.full == self.threshold:
@@ -345,10 +343,3 @@ class Agenda:
                 tree.failed = True
                 self.failed.append(tree)
 
-
-def chosen(chooser: Chooser, edge: Edge, row: tuple[object, ...]) -> list[Target]:
-    """The targets of one tuple on one edge."""
-    targets = edge.targets
-    if chooser.many:
-        return [targets[index] for index in chooser.choose_many(row)]
-    return [targets[chooser.choose(row)]]

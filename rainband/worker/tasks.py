@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Tree
 from rainband.errors import FailTuple
 from rainband.topology.tuples import Tuple
-from rainband.worker.emit import BoltEmitter, ManualEmitter, SpoutEmitter
-from rainband.worker.routes import Agenda, Gate, Runner
-
-if TYPE_CHECKING:
-    from mypy_extensions import i64
-else:
-    i64 = int
+from rainband.worker.emit import BoltEmitter, Emitter, ManualEmitter, SpoutEmitter
+from rainband.worker.routes import Agenda, Runner
 
 SLOW_CALL_S = 0.1
 PAUSE_MAX_S = 60.0
+
+FAILED = 0
+TIMED_OUT = 1
+LOST = 2
 
 OnError = Callable[[int, BaseException, "Tuple | None"], None]
 
@@ -30,9 +29,10 @@ OnError = Callable[[int, BaseException, "Tuple | None"], None]
 class BoltTask(Runner):
     """One task of a `Bolt`: executes what is in its inbox, acks each tuple on return, fails it on a raise."""
 
-    def __init__(self, task: int, level: int, limit: int, agenda: Agenda, gate: Gate, clock: Callable[[], float]) -> None:
-        Runner.__init__(self, task, level, limit, agenda)
-        self.gate = gate
+    def __init__(self, level: int, limit: int, agenda: Agenda, clock: Callable[[], float], emitter: Emitter) -> None:
+        Runner.__init__(self, emitter.task, level, limit, agenda)
+        self.gate = emitter.gate
+        self.emitter = emitter
         self.clock = clock
         self.batch: list[Tuple] = []
         self.at: i64 = 0
@@ -47,6 +47,11 @@ class BoltTask(Runner):
     @property
     def queued(self) -> int:
         return len(self.batch) - self.at + len(self.inbox)
+
+    @property
+    def waiting(self) -> bool:
+        """Has input but cannot go on by itself; something else will mark it ready."""
+        return False
 
     @property
     def idle(self) -> bool:
@@ -80,8 +85,8 @@ class BoltTask(Runner):
             self.budget = max(1, self.budget // 2)
         elif spent < 0.001 and done == self.budget and self.budget < 1024:
             self.budget *= 2
-        if done > 0 and spent > SLOW_CALL_S * done and spent / done > self.slow_s:
-            self.slow_s = spent / done
+        if spent > SLOW_CALL_S and done > 0:
+            self.slow_s = max(self.slow_s, spent / int(done))
         if self.at >= len(self.batch):
             self.batch = []
             self.at = 0
@@ -96,7 +101,6 @@ class PlainBoltTask(BoltTask):
 
     def __init__(
         self,
-        task: int,
         level: int,
         limit: int,
         agenda: Agenda,
@@ -104,8 +108,8 @@ class PlainBoltTask(BoltTask):
         emitter: BoltEmitter,
         execute: Callable[[Tuple], object],
     ) -> None:
-        BoltTask.__init__(self, task, level, limit, agenda, emitter.gate, clock)
-        self.emitter = emitter
+        BoltTask.__init__(self, level, limit, agenda, clock, emitter)
+        self.anchored = emitter
         self.execute = execute
 
     def turn(self, limit: i64) -> i64:
@@ -116,7 +120,7 @@ class PlainBoltTask(BoltTask):
             end = position + limit
         start = position
         gate = self.gate
-        emitter = self.emitter
+        emitter = self.anchored
         execute = self.execute
         settled = self.agenda.settled
         emitter.active = True
@@ -165,7 +169,6 @@ class BatchBoltTask(BoltTask):
 
     def __init__(
         self,
-        task: int,
         level: int,
         limit: int,
         agenda: Agenda,
@@ -175,8 +178,8 @@ class BatchBoltTask(BoltTask):
         size: int,
         wait_s: float,
     ) -> None:
-        BoltTask.__init__(self, task, level, limit, agenda, emitter.gate, clock)
-        self.emitter = emitter
+        BoltTask.__init__(self, level, limit, agenda, clock, emitter)
+        self.anchored = emitter
         self.execute = execute
         self.size: i64 = size
         self.wait_s = wait_s
@@ -199,8 +202,8 @@ class BatchBoltTask(BoltTask):
             if tree is not None:
                 assert isinstance(tree, Tree)
                 trees.append(tree)
-        anchor: Tree | None = Group(trees) if len(self.emitter.outputs) > 0 and trees else None
-        emitter = self.emitter
+        anchor: Tree | None = Group(trees) if len(self.anchored.outputs) > 0 and trees else None
+        emitter = self.anchored
         emitter.anchor = anchor
         emitter.active = True
         if anchor is not None:
@@ -228,7 +231,6 @@ class ManualBoltTask(BoltTask):
 
     def __init__(
         self,
-        task: int,
         level: int,
         limit: int,
         agenda: Agenda,
@@ -238,8 +240,8 @@ class ManualBoltTask(BoltTask):
         execute_batch: Callable[[list[Tuple]], object] | None,
         size: int,
     ) -> None:
-        BoltTask.__init__(self, task, level, limit, agenda, emitter.gate, clock)
-        self.emitter = emitter
+        BoltTask.__init__(self, level, limit, agenda, clock, emitter)
+        self.manual = emitter
         self.execute = execute
         self.execute_batch = execute_batch
         self.size: i64 = size
@@ -257,7 +259,7 @@ class ManualBoltTask(BoltTask):
         end: i64 = len(batch)
         if position + limit < end:
             end = position + limit
-        emitter = self.emitter
+        emitter = self.manual
         emitter.active = True
         while position < end and self.gate.blocked == 0:
             tup = batch[position]
@@ -282,20 +284,20 @@ class ManualBoltTask(BoltTask):
             return 0
         self.at = end
         assert self.execute_batch is not None
-        self.emitter.active = True
+        self.manual.active = True
         try:
             self.execute_batch(tups)
         except BaseException as error:
             for tup in tups[1:]:
                 if tup._open:
-                    self.emitter.fail(tup)
+                    self.manual.fail(tup)
             self.reject(tups[0], error)
-        self.emitter.active = False
+        self.manual.active = False
         return end - start
 
     def reject(self, tup: Tuple, error: BaseException) -> None:
         if tup._open:
-            self.emitter.fail(tup)
+            self.manual.fail(tup)
         if not isinstance(error, FailTuple):
             self.error(error, tup)
 
@@ -310,7 +312,7 @@ class SpoutTask:
         emitter: SpoutEmitter,
         next_tuple: Callable[[], object],
         ack: Callable[[object], object],
-        fail: Callable[[object], object],
+        fail: Callable[[object, int], object],
         wait_s: float,
     ) -> None:
         self.task = task
@@ -322,12 +324,14 @@ class SpoutTask:
         self.on_fail = fail
         self.wait_s = wait_s
         self.done: deque[object] = deque()
-        self.undone: deque[object] = deque()
+        self.undone: deque[tuple[object, int]] = deque()
         self.window: i64 = 16
         self.active = False
         self.finished = False
         self.idle_until = 0.0
+        self.sleep_until = 0.0
         self.paused_until = 0.0
+        self.budget: i64 = 64
         self.pause_s = 0.0
         self.acked: i64 = 0
         self.failed: i64 = 0
@@ -350,14 +354,17 @@ class SpoutTask:
         """Nothing more will come from this task; acks, fails and replays go on."""
         self.finished = True
 
-    def settle(self, tree: Tree, done: bool, now: float) -> None:
+    def settle(self, tree: Tree, done: bool, reason: int, now: float) -> None:
+        """The verdict on one of this task's trees; `reason` is FAILED, TIMED_OUT or LOST."""
         if done:
             self.acked += 1
             self.complete_s += now - tree.started
             self.done.append(tree.message_id)
         else:
             self.failed += 1
-            self.undone.append(tree.message_id)
+            if reason == TIMED_OUT:
+                self.timed_out += 1
+            self.undone.append((tree.message_id, reason))
 
     def hand_back(self) -> bool:
         """Call ack and fail for what is settled; true if there was any."""
@@ -377,9 +384,9 @@ class SpoutTask:
             except BaseException as error:
                 self.error(error)
         while self.undone:
-            message_id = self.undone.popleft()
+            message_id, reason = self.undone.popleft()
             try:
-                self.on_fail(message_id)
+                self.on_fail(message_id, reason)
             except BaseException as error:
                 self.error(error)
         emitter.active = False
@@ -399,6 +406,8 @@ class SpoutTask:
         calls: i64 = 0
         more = True
         emitter.active = True
+        if self.budget < budget:
+            budget = self.budget
         while calls < budget:
             if gate.blocked > 0:
                 more = False
@@ -417,7 +426,7 @@ class SpoutTask:
                 break
             self.pause_s = 0.0
             if emitter.emitted == before:
-                self.idle_until = now + self.wait_s
+                self.idle_until = max(now + self.wait_s, self.sleep_until)
                 more = False
                 break
             if self.finished:
@@ -427,8 +436,12 @@ class SpoutTask:
         self.calls += calls
         if calls > 0:
             spent = self.clock() - begin
-            if spent > SLOW_CALL_S * calls and spent / calls > self.slow_s:
-                self.slow_s = spent / calls
+            if spent > 0.004:
+                self.budget = max(1, self.budget // 2)
+            elif spent < 0.001 and calls == self.budget and self.budget < 1024:
+                self.budget *= 2
+            if spent > SLOW_CALL_S:
+                self.slow_s = max(self.slow_s, spent / int(calls))
         if emitter.acked_at_once:
             more = True
         return more

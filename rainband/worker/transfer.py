@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mypy_extensions import i64
 
 import msgspec
 
@@ -21,11 +23,6 @@ from rainband.messaging.values import decode_rows, encode_rows
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.books import Books
 from rainband.worker.routes import Agenda, CreditLine, Outbox, Run, Runner, Target
-
-if TYPE_CHECKING:
-    from mypy_extensions import i64
-else:
-    i64 = int
 
 ROWS_MAX = 4096
 

@@ -1,0 +1,217 @@
+"""Join a user's instance to the runtime: bind emit, ack, finish ... onto it, and make the task object that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, Protocol
+
+from rainband.errors import EmitRefused
+from rainband.messaging.values import check_value
+from rainband.topology.components import Bolt, ManualBolt, ReliableSpout, Spout
+from rainband.topology.tuples import Tuple
+from rainband.worker.emit import BoltEmitter, Emitter, ManualEmitter, SpoutEmitter
+from rainband.worker.reliable import DeadLetter, ReliableBook, Row
+from rainband.worker.routes import Agenda
+from rainband.worker.tasks import LOST, BatchBoltTask, BoltTask, ManualBoltTask, PlainBoltTask, SpoutTask
+
+
+class Instruments(Protocol):
+    """What a test kit may see of a task: it wraps the callables before they are bound."""
+
+    def wrap_emit(self, component: str, task: int, emit: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def wrap_execute(self, component: str, task: int, execute: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def settled(self, component: str, task: int, message_id: object, done: bool) -> None: ...
+
+
+def bind_emits(instance: object, emitter: Emitter, instruments: Instruments | None, component: str) -> None:
+    """Put the emitter's methods onto the user's instance."""
+    for name in ("emit", "emit_many", "emit_direct"):
+        method = getattr(emitter, name)
+        if instruments is not None:
+            method = instruments.wrap_emit(component, emitter.task, method)
+        setattr(instance, name, method)
+
+
+def bolt_task(
+    instance: Bolt | ManualBolt,
+    emitter: Emitter,
+    level: int,
+    limit: int,
+    agenda: Agenda,
+    clock: Callable[[], float],
+    batch_size: int,
+    instruments: Instruments | None,
+) -> BoltTask:
+    """The runner of one bolt task on the worker's own loop."""
+    component = emitter.component
+    bind_emits(instance, emitter, instruments, component)
+    batch = getattr(instance, "execute_batch", None)
+    execute: Callable[..., Any] | None = batch if batch is not None else getattr(instance, "execute", None)
+    assert execute is not None
+    if instruments is not None:
+        execute = instruments.wrap_execute(component, emitter.task, execute)
+    if isinstance(emitter, ManualEmitter):
+        setattr(instance, "ack", emitter.ack)
+        setattr(instance, "fail", emitter.fail)
+        setattr(instance, "reset_timeout", emitter.reset_timeout)
+        if batch is None:
+            return ManualBoltTask(level, limit, agenda, clock, emitter, execute, None, batch_size)
+        return ManualBoltTask(level, limit, agenda, clock, emitter, None, execute, batch_size)
+    assert isinstance(emitter, BoltEmitter)
+    if batch is not None:
+        return BatchBoltTask(level, limit, agenda, clock, emitter, execute, batch_size, 0.0)
+    return PlainBoltTask(level, limit, agenda, clock, emitter, execute)
+
+
+def spout_task(
+    instance: Spout, emitter: SpoutEmitter, clock: Callable[[], float], wait_s: float, instruments: Instruments | None
+) -> SpoutTask:
+    """The runner of one plain spout task."""
+    component = emitter.component
+    ack, fail = instance.ack, instance.fail
+    if instruments is not None:
+        ack, fail = told(instruments, component, emitter.task, ack, True), told(instruments, component, emitter.task, fail, False)
+    task = SpoutTask(emitter.task, clock, emitter, instance.next_tuple, ack, without_reason(fail), wait_s)
+    bind_emits(instance, emitter, instruments, component)
+    setattr(instance, "finish", task.finish)
+    return task
+
+
+def told(
+    instruments: Instruments, component: str, task: int, callback: Callable[[object], Any], done: bool
+) -> Callable[[object], Any]:
+    def tell(message_id: object) -> Any:
+        instruments.settled(component, task, message_id, done)
+        return callback(message_id)
+
+    return tell
+
+
+def without_reason(fail: Callable[[object], Any]) -> Callable[[object, int], Any]:
+    def fail_with_reason(message_id: object, reason: int) -> Any:
+        return fail(message_id)
+
+    return fail_with_reason
+
+
+class Reliable:
+    """A ReliableSpout joined to its book: replays come before new rows, dead letters after max_retries."""
+
+    def __init__(self, instance: ReliableSpout, emitter: SpoutEmitter, random: Random, instruments: Instruments | None) -> None:
+        self.instance = instance
+        self.emitter = emitter
+        self.random = random
+        self.book = ReliableBook(instance.max_retries, instance.retry_delay_s, instance.retry_delay_max_s)
+        self.instruments = instruments
+        self.finished = False
+        self.position: Callable[[], object] | None = getattr(instance, "position", None)
+        self.user_next = instance.next_tuple
+        self.user_ack = instance.ack
+        self.user_fail = instance.fail
+        self.task: SpoutTask | None = None
+        self.last_position: object = None
+
+    def bind(self, clock: Callable[[], float], wait_s: float) -> SpoutTask:
+        component = self.emitter.component
+        emits: dict[str, Callable[..., Any]] = {"emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct}
+        for name, method in emits.items():
+            if self.instruments is not None:
+                method = self.instruments.wrap_emit(component, self.emitter.task, method)
+            setattr(self.instance, name, method)
+        setattr(self.instance, "finish", self.finish)
+        self.task = SpoutTask(self.emitter.task, clock, self.emitter, self.next_tuple, self.ack, self.fail, wait_s)
+        return self.task
+
+    def finish(self) -> None:
+        self.finished = True
+
+    @property
+    def drained(self) -> bool:
+        return self.finished and not self.book.rows
+
+    def emit(self, values: Sequence[object], *, message_id: object, stream: str = "default") -> tuple[int, ...]:
+        self.book.emitted(message_id, tuple(values), stream)
+        try:
+            return self.emitter.emit(values, message_id=message_id, stream=stream)
+        except BaseException:
+            self.book.forget(message_id)
+            raise
+
+    def emit_many(self, rows: Sequence[Sequence[object]], *, message_ids: Sequence[object], stream: str = "default") -> int:
+        names = list(message_ids)
+        listed = list(rows)
+        if len(names) != len(listed):
+            raise EmitRefused(f"{len(listed)} rows but {len(names)} message ids", "Give one message id for each row")
+        for message_id, values in zip(names, listed, strict=True):
+            self.emit(values, message_id=message_id, stream=stream)
+        return len(listed)
+
+    def emit_direct(
+        self, task: int, values: Sequence[object], *, message_id: object, stream: str = "default"
+    ) -> tuple[int, ...]:
+        self.book.emitted(message_id, tuple(values), stream, task)
+        try:
+            return self.emitter.emit_direct(task, values, message_id=message_id, stream=stream)
+        except BaseException:
+            self.book.forget(message_id)
+            raise
+
+    def replay(self, message_id: object, row: Row) -> None:
+        """Emit a row again, under the same message id and a new root."""
+        if row.direct >= 0:
+            self.emitter.emit_direct(row.direct, row.values, message_id=message_id, stream=row.stream)
+        else:
+            self.emitter.emit(row.values, message_id=message_id, stream=row.stream)
+
+    def next_tuple(self) -> None:
+        task = self.task
+        assert task is not None
+        due = self.book.due(self.emitter.agenda.now)
+        if due is not None:
+            self.replay(*due)
+            return
+        if self.finished:
+            task.sleep_until = self.book.next_due()
+            return
+        if self.position is None:
+            self.user_next()
+            return
+        self.last_position = self.position()
+        self.book.begin(self.last_position)
+        try:
+            self.user_next()
+        finally:
+            self.book.end()
+
+    def ack(self, message_id: object) -> None:
+        self.book.acked(message_id)
+        if isinstance(message_id, DeadLetter):
+            return
+        if self.instruments is not None:
+            self.instruments.settled(self.emitter.component, self.emitter.task, message_id, True)
+        self.user_ack(message_id)
+
+    def fail(self, message_id: object, reason: int) -> None:
+        now = self.emitter.agenda.now
+        if self.instruments is not None and not isinstance(message_id, DeadLetter):
+            self.instruments.settled(self.emitter.component, self.emitter.task, message_id, False)
+        if reason == LOST:
+            self.book.lost(message_id, now)
+            return
+        row = self.book.failed(message_id, now, self.random.random())
+        if row is None:
+            return
+        why = f"{'timed out' if reason else 'failed'} after {row.retries} replays"
+        letter, values = self.book.bury(message_id, why)
+        if check_value(message_id) is not None:
+            values = (repr(message_id), *values[1:])
+        self.emitter.emit(values, message_id=letter, stream="dead_letters")
+        self.user_fail(message_id)
+
+
+def shown(tup: Tuple | None) -> str:
+    """A tuple for an error record, at most 500 characters."""
+    return "" if tup is None else repr(tup)[:500]

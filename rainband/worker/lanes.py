@@ -1,0 +1,198 @@
+"""Where the callbacks of async and blocking components run: lanes beside the worker's loop.
+
+A `Call` carries one callback there and brings back what it emitted and acked (`ops`) and whether it raised. Lanes:
+`ThreadLane` (one thread per blocking executor, calls one at a time), `AsyncLane` (one asyncio loop per worker, on a
+thread of its own), `VirtualLane` (both, inline, under a virtual clock: `asyncio.sleep` takes virtual time).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from rainband.clock import Clock
+
+
+class Call:
+    """One callback on a lane. `ops` are applied by the owner on the worker's loop when the call is back."""
+
+    def __init__(self, owner: Any, function: Callable[[], Any], subject: Any = None) -> None:
+        self.owner = owner
+        self.function = function
+        self.subject = subject
+        self.ops: list[Any] = []
+        self.error: BaseException | None = None
+        self.closed = False
+        self.done: threading.Event | None = None
+
+
+CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("rainband_call", default=None)
+
+
+class Lane(Protocol):
+    def submit(self, call: Call) -> None: ...
+
+    def close(self) -> None: ...
+
+    def deadline(self) -> float: ...
+
+    def advance(self) -> None: ...
+
+
+class Results:
+    """Calls on their way back to the worker's loop; `wake` interrupts its sleep."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.calls: deque[Call] = deque()
+        self.wake = wake
+
+    def put(self, call: Call) -> None:
+        call.closed = True
+        if call.done is not None:
+            call.done.set()
+            return
+        self.calls.append(call)
+        self.wake()
+
+
+class ThreadLane:
+    """Runs calls one after the other on one thread."""
+
+    def __init__(self, results: Results, name: str) -> None:
+        self.results = results
+        self.calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def submit(self, call: Call) -> None:
+        self.calls.put(call)
+
+    def close(self) -> None:
+        self.calls.put(None)
+
+    def deadline(self) -> float:
+        return float("inf")
+
+    def advance(self) -> None:
+        pass
+
+    def _run(self) -> None:
+        while (call := self.calls.get()) is not None:
+            CURRENT.set(call)
+            try:
+                result = call.function()
+                if inspect.isawaitable(result):
+                    asyncio.run(finish(result))
+            except BaseException as error:
+                call.error = error
+            CURRENT.set(None)
+            self.results.put(call)
+
+
+async def finish(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def run_call(call: Call, results: Results) -> None:
+    CURRENT.set(call)
+    try:
+        result = call.function()
+        if inspect.isawaitable(result):
+            await result
+    except BaseException as error:
+        call.error = error
+    results.put(call)
+
+
+class AsyncLane:
+    """Runs calls as tasks of one asyncio loop, which has a thread of its own."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.loop = asyncio.new_event_loop()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="rainband-async", daemon=True)
+        self.thread.start()
+
+    def submit(self, call: Call) -> None:
+        self.loop.call_soon_threadsafe(self._begin, call)
+
+    def _begin(self, call: Call) -> None:
+        task = self.loop.create_task(run_call(call, self.results))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def close(self) -> None:
+        def stop() -> None:
+            for task in self.tasks:
+                task.cancel()
+            self.loop.call_soon(self.loop.stop)
+
+        self.loop.call_soon_threadsafe(stop)
+        self.thread.join(timeout=2.0)
+        if not self.thread.is_alive():
+            self.loop.close()
+
+    def deadline(self) -> float:
+        return float("inf")
+
+    def advance(self) -> None:
+        pass
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop whose time is a clock's, and which only runs what is due when told to."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.virtual = clock
+
+    def time(self) -> float:
+        return self.virtual.now()
+
+    def run_due(self) -> None:
+        """Run everything that is ready now, without waiting."""
+        for _ in range(10_000):
+            self.call_soon(self.stop)
+            self.run_forever()
+            scheduled = self._scheduled  # type: ignore[attr-defined]
+            due = scheduled and scheduled[0]._when <= self.time()
+            if not self._ready and not due:  # type: ignore[attr-defined]
+                return
+
+    def next_due(self) -> float:
+        scheduled = [handle._when for handle in self._scheduled if not handle._cancelled]  # type: ignore[attr-defined]
+        return min(scheduled, default=float("inf"))
+
+
+class VirtualLane:
+    """Runs calls at once in the caller's thread; a coroutine goes on when its virtual time has come."""
+
+    def __init__(self, results: Results, clock: Clock) -> None:
+        self.results = results
+        self.loop = VirtualLoop(clock)
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, call: Call) -> None:
+        task = self.loop.create_task(run_call(call, self.results))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        self.advance()
+
+    def advance(self) -> None:
+        self.loop.run_due()
+
+    def deadline(self) -> float:
+        return self.loop.next_due()
+
+    def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        self.loop.run_due()
+        self.loop.close()

@@ -1,0 +1,312 @@
+"""The process around a worker: its loop, its log, its line to the supervisor, its end.
+
+    python -m rainband.worker --home DIR --supervisor ID --port N --log FILE [--keys FILE]
+
+The loop steps the Worker, shows progress in shared memory, answers the supervisor and sleeps until something comes.
+A worker needs no supervisor to go on: when that is gone it keeps working and looks for a new one in the control file
+beside its home. It ends by itself when its home or its place in the assignment is gone, when told to (SIGTERM means the
+same as Stop: finish what is here, then close), and with exit code 1 after a raise in open or prepare.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import msgspec
+
+from rainband.build import compiled
+from rainband.clock import SystemClock
+from rainband.cluster.positions import PositionStore
+from rainband.errors import RainbandError, Refused, UsageError
+from rainband.groupings.specs import CustomGrouping
+from rainband.messaging.control import AskStacks, Assign, Gone, Hello, StacksText, Stop
+from rainband.messaging.keys import Keys
+from rainband.messaging.network import ZmqNetwork
+from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
+from rainband.topology.bundle import load_component
+from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_plan
+from rainband.topology.plan import Plan
+from rainband.worker.line import Line
+from rainband.worker.logfile import LogFile, capture
+from rainband.worker.worker import Worker
+
+BEAT_S = 1.0
+IDLE_BEAT_S = 0.2
+SERVE_S = 0.01
+DRAIN_S = 1.0
+LEASE_S = 30.0
+ANSWER_S = 2.0
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Arguments(msgspec.Struct, frozen=True):
+    """The command line of a worker."""
+
+    home: Path
+    slot: Slot
+    log: Path
+    keys: Path | None = None
+
+    @staticmethod
+    def parse(words: list[str]) -> Arguments:
+        """Raises UsageError."""
+        given = dict(zip(words[::2], words[1::2], strict=False))
+        needed = {"--home", "--supervisor", "--port", "--log"}
+        if len(words) % 2 or not needed <= set(given) <= needed | {"--keys"} or not given["--port"].isdigit():
+            raise UsageError("workers are started by their supervisor, not by hand", "Use `rainband supervisor`")
+        keys = Path(given["--keys"]) if "--keys" in given else None
+        slot = Slot(given["--supervisor"], int(given["--port"]))
+        return Arguments(Path(given["--home"]), slot, Path(given["--log"]), keys)
+
+
+class WorkerProcess:
+    """Everything a worker process has besides its Worker. `run` returns the exit code."""
+
+    def __init__(self, arguments: Arguments, log: LogFile) -> None:
+        self.home = arguments.home
+        self.slot = arguments.slot
+        self.port = arguments.slot.port
+        self.keys = arguments.keys
+        self.log = log
+        self.clock = SystemClock()
+        self.incarnation = _random_id()
+        self.loading = ""
+        self.stop_wanted = False
+        self.stop_at = float("inf")
+        self.passed_at = self.clock.now()
+        self.beat_at = 0.0
+        self.serve_at = 0.0
+        self.worked = False
+        self.errors: tuple[ErrorRecord, ...] = ()
+
+    def run(self) -> int:
+        """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
+        plan, assignment = self._read_home()
+        self.compiled = compiled()
+        self.line = Line(self.home.parent, self.port)
+        self.line.greet(Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id))
+        keys = Keys.load(self.keys) if self.keys else None
+        self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys, insecure=keys is None)
+        self.line.watched_by(self.network)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self.progress = Progress(self.home, self.port, write=True)
+        try:
+            self._enter_code()
+            self.worker = self._make_worker(plan, assignment)
+            self._beat(self.clock.now())
+            return self._loop()
+        except BaseException as error:
+            self._crash(assignment, error)
+            return 1
+        finally:
+            self.line.close()
+
+    def _read_home(self) -> tuple[Plan, Assignment]:
+        plan, assignment = read_plan(self.home), read_assignment(self.home)
+        if plan is None or assignment is None:
+            raise Refused(f"{self.home} is not the home of a topology", "Workers are started by their supervisor")
+        if not assignment.on(self.slot):
+            raise Refused(f"nothing of {assignment.topology_id} belongs on {self.slot.supervisor}:{self.port}")
+        return plan, assignment
+
+    def _enter_code(self) -> None:
+        """The topology's own modules come first on the path and its files are here, as where it was written."""
+        code = self.home / CODE
+        os.chdir(code)
+        sys.path.insert(0, str(code))
+        importlib.invalidate_caches()
+
+    def _make_worker(self, plan: Plan, assignment: Assignment) -> Worker:
+        def load(component: str) -> object:
+            self.loading = component
+            return load_component(self.home, plan.components[component].digest)
+
+        def custom(digest: str) -> CustomGrouping:
+            grouping = load_component(self.home, digest)
+            assert isinstance(grouping, CustomGrouping)
+            return grouping
+
+        return Worker(
+            plan,
+            assignment,
+            self.slot,
+            incarnation=self.incarnation,
+            network=self.network,
+            load=load,
+            custom=custom,
+            seed=_random_id(),
+            clock=self.clock,
+            positions=PositionStore(self.home / POSITIONS),
+            pid=os.getpid(),
+        )
+
+    # The loop
+
+    def _loop(self) -> int:
+        worker, network, clock, progress = self.worker, self.network, self.clock, self.progress
+        now = self.passed_at = clock.now()
+        while True:
+            if now - self.passed_at > LEASE_S:
+                self._ask_before_going_on(now)
+            self.passed_at = now
+            deadline = worker.step(now)
+            progress.write(worker.passes, int(now * 1e9))
+            if worker.state is WorkerState.CRASHED:
+                return self._end(1)
+            if deadline <= now:
+                self.worked = True
+            if now >= self.serve_at or deadline > now:
+                self._serve(now, idle=deadline > now)
+                if self._finished(now):
+                    return self._end(0)
+            if deadline > now:
+                network.wait(min(deadline, self.beat_at, self.stop_at, now + BEAT_S) - clock.now())
+            now = clock.now()
+
+    def _serve(self, now: float, *, idle: bool) -> None:
+        """What the supervisor said; a beat when it is due, or when the last work is done."""
+        self.serve_at = now + SERVE_S
+        for message in self.line.receive():
+            self._obey(message, now)
+        due = now >= self.beat_at
+        if due:
+            self.log.check()
+            self.line.renew()
+            if not self._still_wanted():
+                self.stop_wanted = True
+        if self.stop_wanted and self.stop_at == float("inf"):
+            self.worker.set_active(False)
+            self.stop_at = now + DRAIN_S
+        if due or (idle and self.worked and now >= self.beat_at - BEAT_S + IDLE_BEAT_S):
+            self._beat(now)
+
+    def _obey(self, message: object, now: float) -> None:
+        if isinstance(message, Assign):
+            self.worker.apply(message.assignment, now)
+            if not message.assignment.on(self.slot):
+                self.stop_wanted = True
+            self.beat_at = now
+        elif isinstance(message, Gone):
+            self.worker.peer_gone(message.slot, message.incarnation, now)
+        elif isinstance(message, AskStacks):
+            self.line.send(StacksText(stacks()))
+        elif isinstance(message, Stop):
+            self.stop_wanted = True
+            if not message.drain:
+                self.stop_at = now
+
+    def _still_wanted(self) -> bool:
+        """False once the supervisor has taken the topology away, even if nobody is left to say so."""
+        assignment = read_assignment(self.home)
+        return assignment is not None and bool(assignment.on(self.slot))
+
+    def _finished(self, now: float) -> bool:
+        if self.stop_at == float("inf"):
+            return False
+        if now >= self.stop_at:
+            return True
+        beat = self.worker.beat(now)
+        self.errors += beat.errors
+        return beat.pending == 0 and beat.in_flight == 0
+
+    def _ask_before_going_on(self, now: float) -> None:
+        """This process stood still for longer than its lease: its work may be somebody else's by now."""
+        print(f"stood still for {now - self.passed_at:.0f} s; asking whether to go on", file=sys.stderr)
+        if not self._still_wanted():
+            self.stop_wanted = True
+        self.line.greet(Hello(self.port, os.getpid(), self.incarnation, self.worker.assignment.topology_id))
+        until = now + ANSWER_S
+        while not self.stop_wanted and self.clock.now() < until:
+            answers = self.line.receive()
+            for message in answers:
+                self._obey(message, self.clock.now())
+            if any(isinstance(message, Assign | Stop) for message in answers):
+                return
+            time.sleep(0.02)
+
+    def _end(self, code: int) -> int:
+        now = self.clock.now()
+        if code == 0:
+            self.worker.stop(now)
+        self._beat(now)
+        self.network.close()
+        return code
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop_wanted = True
+        self.network.wake()
+
+    # Reports
+
+    def _beat(self, now: float) -> None:
+        self.beat_at = now + BEAT_S
+        self.worked = False
+        beat = self.worker.beat(now)
+        for error in beat.errors:
+            print(f"error in {error.component} task {error.task}, tuple {error.tuple or '-'}", file=sys.stderr)
+            print(error.traceback or error.error, file=sys.stderr)
+        errors = self.errors + beat.errors
+        self.errors = ()
+        beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
+        if not self.line.send(beat):
+            self.errors = errors[-100:]
+
+    def _crash(self, assignment: Assignment, error: BaseException) -> None:
+        """Tell of an error outside every task: user code that cannot be imported, or a fault of our own."""
+        text = "".join(traceback.format_exception(error))
+        print(text, file=sys.stderr)
+        host = assignment.hosts[self.slot.supervisor]
+        message = f"{type(error).__name__}: {error}"
+        record = ErrorRecord(self.loading, 0, host, self.port, self.clock.wall(), message[:2000], text[-8000:])
+        version, state = assignment.version, WorkerState.CRASHED
+        beat = WorkerBeat(assignment.topology_id, self.port, os.getpid(), self.incarnation, version, state)
+        self.line.send(msgspec.structs.replace(beat, errors=(record,), note=message[:2000]))
+
+
+def stacks() -> str:
+    """The Python stacks of all threads of this process."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        parts.append(f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}")
+    return "\n".join(parts)
+
+
+def _random_id() -> int:
+    """63 random bits from the operating system, never 0."""
+    return int.from_bytes(os.urandom(8), "little") >> 1 or 1
+
+
+def _rss_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE_BYTES
+    except OSError:
+        return 0
+
+
+def main(words: list[str]) -> NoReturn:
+    """Run a worker process and end it, whatever threads user code has left behind."""
+    faulthandler.enable(2)
+    try:
+        arguments = Arguments.parse(words)
+        log = capture(arguments.log)
+        code = WorkerProcess(arguments, log).run()
+    except RainbandError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,488 @@
+"""Tasks whose callbacks run on a lane beside the worker's loop: `async def` components, and `blocking = True` ones.
+
+What such a call emits is checked and routed on the lane, carried back as ops, and delivered on the worker's loop in
+the order in which calls complete; books, credit and counters are touched there only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from mypy_extensions import i64
+
+from rainband.acker.ledger import Group, Tree
+from rainband.clock import Clock
+from rainband.errors import EmitRefused, FailTuple
+from rainband.topology.components import Bolt, ManualBolt, ReliableSpout, Spout
+from rainband.topology.tuples import Tuple
+from rainband.worker.bind import Instruments, Reliable, told
+from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, Output, SpoutEmitter
+from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
+from rainband.worker.routes import Agenda, Target
+from rainband.worker.tasks import BoltTask, SpoutTask
+
+if TYPE_CHECKING:
+    from rainband.worker.wiring import LocalTask
+
+CALLBACKS = (
+    "open", "next_tuple", "ack", "fail", "activate", "deactivate", "close",
+    "prepare", "execute", "execute_batch", "tick", "cleanup",
+)
+BLOCKING_AHEAD = 32
+PUMP = 64
+
+
+def is_async(instance: object) -> bool:
+    return any(inspect.iscoroutinefunction(getattr(instance, name, None)) for name in CALLBACKS)
+
+
+def is_side(instance: Spout | Bolt) -> bool:
+    """Whether the callbacks of this component run on a lane."""
+    return instance.blocking or is_async(instance)
+
+
+class Emitted:
+    """One emit of a call: delivered when the call is back."""
+
+    def __init__(self, out: Output, row: tuple[object, ...], picked: list[tuple[Target, bool]], subject: Any) -> None:
+        self.out = out
+        self.row = row
+        self.picked = picked
+        self.subject = subject
+
+
+class SideEmits:
+    """The emits bound onto an instance whose callbacks run on a lane. `subject` is anchors or a message id."""
+
+    def __init__(self, emitter: Emitter, keyword: str) -> None:
+        self.emitter = emitter
+        self.keyword = keyword
+
+    def call(self) -> Call:
+        call = CURRENT.get()
+        if call is None or call.closed or not call.owner.emits:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        return call
+
+    def subject(self, given: dict[str, Any]) -> Any:
+        if not self.keyword:
+            if given:
+                raise TypeError(f"emit() got an unexpected keyword argument '{next(iter(given))}'")
+            return None
+        if set(given) != {self.keyword}:
+            raise TypeError(f"emit() needs the keyword argument '{self.keyword}'")
+        return given[self.keyword]
+
+    def emit(self, values: Sequence[object], *, stream: str = "default", **given: Any) -> tuple[int, ...]:
+        call = self.call()
+        subject = self.subject(given)
+        out = self.emitter.plain_output(stream)
+        row = self.emitter.row(values, out)
+        picked = self.emitter.pick(out, row)
+        call.ops.append(Emitted(out, row, picked, subject))
+        return tuple([target.task for target, _ in picked])
+
+    def emit_many(self, rows: Iterable[Sequence[object]], *, stream: str = "default", **given: Any) -> int:
+        names = given.pop("message_ids", None)
+        count = 0
+        for values in rows:
+            if names is not None:
+                self.emit(values, stream=stream, message_id=names[count])
+            else:
+                self.emit(values, stream=stream, **given)
+            count += 1
+        return count
+
+    def emit_direct(self, task: int, values: Sequence[object], *, stream: str = "default", **given: Any) -> tuple[int, ...]:
+        call = self.call()
+        subject = self.subject(given)
+        out = self.emitter.output(stream)
+        picked = self.emitter.pick_direct(out, task)
+        call.ops.append(Emitted(out, self.emitter.row(values, out), picked, subject))
+        return (task,)
+
+    def bind(self, instance: object, instruments: Instruments | None) -> None:
+        methods: dict[str, Callable[..., Any]] = {
+            "emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct
+        }
+        for name, method in methods.items():
+            if instruments is not None:
+                method = instruments.wrap_emit(self.emitter.component, self.emitter.task, method)
+            setattr(instance, name, method)
+
+
+class SideBoltTask(BoltTask):
+    """A bolt task whose calls run on a lane, at most `ahead` at a time."""
+
+    def __init__(
+        self,
+        level: int,
+        limit: int,
+        agenda: Agenda,
+        clock: Callable[[], float],
+        emitter: Emitter,
+        lane: Lane,
+        sides: Sides,
+        execute: Callable[[Any], Any],
+        ahead: int,
+        batch_size: int,
+    ) -> None:
+        BoltTask.__init__(self, level, limit, agenda, clock, emitter)
+        self.lane = lane
+        self.sides = sides
+        self.execute = execute
+        self.ahead = ahead
+        self.batch_size = batch_size
+        self.in_flight: i64 = 0
+        self.emits = True
+
+    @property
+    def waiting(self) -> bool:
+        return self.in_flight >= self.ahead
+
+    def turn(self, limit: i64) -> i64:
+        start = self.at
+        end = len(self.batch)
+        while self.at < end and self.in_flight < self.ahead and self.gate.blocked == 0:
+            if self.batch_size:
+                tups = self.batch[self.at : self.at + self.batch_size]
+                self.at += len(tups)
+                self.begin(tups, tups)
+            else:
+                tup = self.batch[self.at]
+                self.at += 1
+                self.begin([tup], tup)
+        return self.at - start
+
+    def begin(self, tups: list[Tuple], argument: Any) -> None:
+        self.in_flight += 1
+        self.sides.in_flight += 1
+        execute = self.execute
+        self.lane.submit(Call(self, lambda: execute(argument), tups))
+
+    def back(self, call: Call) -> None:
+        """Deliver what the call emitted, ack or fail its tuples."""
+        tups: list[Tuple] = call.subject or []
+        if tups:
+            self.in_flight -= 1
+            self.sides.in_flight -= 1
+        emitter = self.emitter
+        if isinstance(emitter, ManualEmitter):
+            self.back_manual(call, emitter, tups)
+        else:
+            trees = [tree for tup in tups if isinstance(tree := tup._anchor, Tree)]
+            anchor = None if not trees else trees[0] if len(trees) == 1 else Group(trees)
+            if anchor is not None:
+                anchor.count += 1
+            for op in call.ops:
+                self.deliver(op, anchor)
+            if anchor is not None:
+                self.agenda.release(anchor)
+            if call.error is None:
+                self.acked += len(tups)
+            else:
+                self.failed += len(tups)
+                for tree in trees:
+                    self.agenda.fail(tree)
+            for tree in trees:
+                self.agenda.release(tree)
+        if call.error is not None and not isinstance(call.error, FailTuple):
+            self.error(call.error, tups[0] if tups else None)
+        if not self.idle:
+            self.agenda.mark(self)
+
+    def back_manual(self, call: Call, emitter: ManualEmitter, tups: list[Tuple]) -> None:
+        for op in call.ops:
+            if isinstance(op, Emitted):
+                try:
+                    anchor = emitter.hold(emitter.anchor_of(op.subject))
+                except EmitRefused as error:
+                    self.error(error, tups[0] if tups else None)
+                    continue
+                self.deliver(op, anchor)
+                if anchor is not None:
+                    self.agenda.release(anchor)
+            else:
+                name, tup = op
+                if name == "ack":
+                    emitter.ack(tup)
+                elif name == "fail":
+                    emitter.fail(tup)
+                else:
+                    emitter.reset_timeout(tup)
+        if call.error is not None:
+            for tup in tups:
+                if tup._open:
+                    emitter.fail(tup)
+
+    def deliver(self, op: Emitted, anchor: Tree | None) -> None:
+        self.emitter.emitted += 1
+        op.out.emitted += 1
+        self.emitter.hand_over(op.out, op.row, op.picked, anchor)
+
+
+class SideSpoutTask(SpoutTask):
+    """A spout task whose callbacks run on a lane; one round of next_tuple is under way at a time."""
+
+    def __init__(
+        self, clock: Callable[[], float], emitter: SpoutEmitter, instance: Spout, lane: Lane, sides: Sides, wait_s: float,
+        ack: Callable[[Any], Any], fail: Callable[[Any], Any],
+    ) -> None:
+        SpoutTask.__init__(self, emitter.task, clock, emitter, instance.next_tuple, self.tell_ack, self.tell_fail, wait_s)
+        self.user_next = instance.next_tuple
+        self.user_ack = ack
+        self.user_fail = fail
+        self.lane = lane
+        self.sides = sides
+        self.pumping = False
+        self.emits = True
+        self.reliable: Reliable | None = None
+        self.asynchronous = is_async(instance)
+
+    def tell_ack(self, message_id: object) -> None:
+        if self.reliable is not None:
+            self.reliable.ack(message_id)
+        else:
+            self.tell(self.user_ack, message_id)
+
+    def tell_fail(self, message_id: object, reason: int) -> None:
+        if self.reliable is not None:
+            self.reliable.fail(message_id, reason)
+        else:
+            self.tell(self.user_fail, message_id)
+
+    def tell(self, callback: Callable[[Any], Any], message_id: object) -> None:
+        self.sides.in_flight += 1
+        self.lane.submit(Call(self, lambda: callback(message_id), "tell"))
+
+    def run(self, budget: i64, now: float) -> bool:
+        if self.hand_back():
+            self.idle_until = 0.0
+        reliable = self.reliable
+        if reliable is not None and self.active and now >= self.paused_until:
+            due = reliable.book.due(now)
+            while due is not None:
+                reliable.replay(*due)
+                due = reliable.book.due(now)
+        done = self.finished or (reliable is not None and reliable.finished)
+        if done or self.pumping or not self.active or now < self.paused_until or now < self.idle_until:
+            return False
+        room = self.window - len(self.emitter.pending.trees)
+        if self.gate.blocked > 0 or room <= 0:
+            self.limited = room <= 0
+            return False
+        self.pumping = True
+        self.sides.in_flight += 1
+        call = Call(self, self.pump, "next")
+        call.subject = "next"
+        self.room = min(int(room), PUMP)
+        self.lane.submit(call)
+        return False
+
+    def pump(self) -> Any:
+        call = CURRENT.get()
+        assert call is not None
+        if self.asynchronous:
+            return self.sides.pump_async(self, call)
+        for _ in range(self.room):
+            before = len(call.ops)
+            self.mark_position(call)
+            self.user_next()
+            if len(call.ops) <= before + 1 or self.finished:
+                break
+        return None
+
+    def mark_position(self, call: Call) -> None:
+        position = self.reliable.position if self.reliable is not None else None
+        call.ops.append(("position", position() if position is not None else None))
+
+    def back(self, call: Call) -> None:
+        self.sides.in_flight -= 1
+        reliable = self.reliable
+        book = reliable.book if reliable is not None and reliable.position is not None else None
+        emitted = 0
+        for op in call.ops:
+            if isinstance(op, Emitted):
+                emitted += 1
+                self.begin(op)
+            elif book is not None:
+                book.end()
+                book.begin(op[1])
+                assert reliable is not None
+                reliable.last_position = op[1]
+        if book is not None:
+            book.end()
+        if call.error is not None:
+            self.error(call.error)
+        if call.subject == "next":
+            self.pumping = False
+            self.calls += 1
+            if call.error is None:
+                self.pause_s = 0.0
+            if emitted == 0:
+                self.idle_until = self.emitter.agenda.now + self.wait_s
+
+    def begin(self, op: Emitted) -> None:
+        emitter = self.emitter
+        if self.reliable is not None:
+            try:
+                self.reliable.book.emitted(op.subject, op.row, op.out.source.stream)
+            except EmitRefused as error:
+                self.error(error)
+                return
+        tree = emitter.begin(op.subject)
+        emitter.emitted += 1
+        op.out.emitted += 1
+        emitter.hand_over(op.out, op.row, op.picked, tree)
+        if tree is not None:
+            emitter.agenda.release(tree)
+
+
+class Waited:
+    """Owner of a call somebody waits for: open, prepare, close, activate."""
+
+    emits = False
+
+
+class Sides:
+    """The lanes of one worker. `in_flight` counts calls under way."""
+
+    def __init__(self, agenda: Agenda, wake: Callable[[], None], virtual: bool, clock: Clock) -> None:
+        self.agenda = agenda
+        self.virtual = virtual
+        self.clock = clock
+        self.results = Results(wake)
+        self.lanes: dict[str, Lane] = {}
+        self.lane_of: dict[int, Lane] = {}
+        self.in_flight = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.lanes)
+
+    def lane(self, instance: object, executor: int) -> Lane:
+        if self.virtual:
+            return self.lanes.setdefault("virtual", VirtualLane(self.results, self.clock)) if "virtual" not in self.lanes else self.lanes["virtual"]
+        blocking: bool = getattr(instance, "blocking", False)
+        name = f"executor-{executor}" if blocking else "async"
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = ThreadLane(self.results, name) if blocking else AsyncLane(self.results)
+            self.lanes[name] = lane
+        return lane
+
+    def bolt(
+        self, instance: Bolt, emitter: Emitter, level: int, limit: int, clock: Callable[[], float],
+        instruments: Instruments | None, executor: int, batch_size: int,
+    ) -> SideBoltTask:
+        lane = self.lane(instance, executor)
+        manual = isinstance(emitter, ManualEmitter)
+        SideEmits(emitter, "anchors" if manual else "").bind(instance, instruments)
+        if manual:
+            for name in ("ack", "fail", "reset_timeout"):
+                setattr(instance, name, manual_op(name))
+        batch = getattr(instance, "execute_batch", None)
+        execute: Callable[[Any], Any] = batch if batch is not None else instance.execute
+        if instruments is not None:
+            execute = instruments.wrap_execute(emitter.component, emitter.task, execute)
+        ahead = BLOCKING_AHEAD if instance.blocking else instance.max_in_flight
+        task = SideBoltTask(
+            level, limit, self.agenda, clock, emitter, lane, self, execute, ahead, batch_size if batch is not None else 0
+        )
+        self.lane_of[emitter.task] = lane
+        return task
+
+    def spout(
+        self, instance: Spout, emitter: SpoutEmitter, clock: Callable[[], float], wait_s: float,
+        instruments: Instruments | None, executor: int, random: Random,
+    ) -> tuple[SideSpoutTask, Reliable | None]:
+        lane = self.lane(instance, executor)
+        ack: Callable[[Any], Any] = instance.ack
+        fail: Callable[[Any], Any] = instance.fail
+        if instruments is not None and not isinstance(instance, ReliableSpout):
+            ack = told(instruments, emitter.component, emitter.task, ack, True)
+            fail = told(instruments, emitter.component, emitter.task, fail, False)
+        task = SideSpoutTask(clock, emitter, instance, lane, self, wait_s, ack, fail)
+        if isinstance(instance, ReliableSpout):
+            task.reliable = Reliable(instance, emitter, random, instruments)
+            task.reliable.task = task
+            task.reliable.user_ack = lambda message_id: task.tell(ack, message_id)
+            task.reliable.user_fail = lambda message_id: task.tell(fail, message_id)
+        SideEmits(emitter, "message_id").bind(instance, instruments)
+        setattr(instance, "finish", task.reliable.finish if task.reliable is not None else task.finish)
+        self.lane_of[emitter.task] = lane
+        return task, task.reliable
+
+    async def pump_async(self, task: SideSpoutTask, call: Call) -> None:
+        for _ in range(task.room):
+            before = len(call.ops)
+            task.mark_position(call)
+            result: Any = task.user_next()
+            if inspect.isawaitable(result):
+                await result
+            if len(call.ops) <= before + 1 or task.finished:
+                break
+
+    def call(self, made: LocalTask, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a callback of `made` where its callbacks run, and wait for it. Raises what it raises."""
+        lane = self.lane_of.get(made.task)
+        if lane is None:
+            result = function(*arguments)
+            if inspect.isawaitable(result):
+                raise EmitRefused(f"'{made.component}' returned a coroutine from a plain callback")
+            return
+        call = Call(Waited(), lambda: function(*arguments))
+        call.done = threading.Event()
+        lane.submit(call)
+        if self.virtual:
+            if not call.done.is_set():
+                raise RuntimeError(f"'{made.component}' waits in {function.__name__}, where virtual time does not pass")
+        else:
+            call.done.wait()
+        if call.error is not None:
+            raise call.error
+
+    def tick(self, made: LocalTask) -> None:
+        """Call `tick` of a bolt task; what it emits is unanchored."""
+        bolt = made.bolt
+        assert bolt is not None
+        lane = self.lane_of.get(made.task)
+        if lane is not None:
+            lane.submit(Call(bolt, made.instance.tick, []))
+            return
+        bolt.emitter.active = True
+        try:
+            made.instance.tick()
+        except BaseException as error:
+            bolt.error(error, None)
+        bolt.emitter.active = False
+
+    def collect(self) -> None:
+        """Apply every call that is back."""
+        for lane in self.lanes.values():
+            lane.advance()
+        calls = self.results.calls
+        while calls:
+            call = calls.popleft()
+            call.owner.back(call)
+
+    def deadline(self) -> float:
+        return min((lane.deadline() for lane in self.lanes.values()), default=float("inf"))
+
+    def close(self) -> None:
+        for lane in self.lanes.values():
+            lane.close()
+
+
+def manual_op(name: str) -> Callable[[Tuple], None]:
+    def op(tup: Tuple) -> None:
+        call = CURRENT.get()
+        if call is None or call.closed:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        call.ops.append((name, tup))
+
+    return op

@@ -1,0 +1,533 @@
+"""A worker: an object with `step(now)`, which does one pass and says when it wants the next.
+
+One pass: take what came in, give every bolt task that has input a turn (those nearest the sinks first), settle trees,
+give spouts their verdicts and a turn, flush. The process loops over it; LocalCluster and the simulator step it too.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable
+from random import Random
+from typing import Any, Protocol
+
+from rainband.acker.ledger import Ledger
+from rainband.clock import Clock
+from rainband.config import Config
+from rainband.errors import FailTuple, ValueRefused, WireError
+from rainband.groupings.specs import CustomGrouping
+from rainband.messaging.frames import ACKS, CREDIT, DATA
+from rainband.messaging.links import Gone, Links, PeerReplaced
+from rainband.messaging.network import Network
+from rainband.messaging.values import decode_rows, encode_rows
+from rainband.records import Assignment, Slot, Status, WorkerBeat, WorkerState
+from rainband.topology.plan import ACKER, Plan
+from rainband.topology.tuples import Tuple
+from rainband.worker.beat import make_beat
+from rainband.worker.bind import Instruments, shown
+from rainband.worker.books import Books
+from rainband.worker.reports import ErrorReports
+from rainband.worker.routes import Agenda, Outbox, Run
+from rainband.worker.side import Sides
+from rainband.worker.stalls import Stalls
+from rainband.worker.tasks import LOST, BoltTask
+from rainband.worker.transfer import Inbound, Outbound, roots_of
+from rainband.worker.wiring import LocalTask, Wiring
+
+TURN = 256
+FRAMES = 256
+NEVER = float("inf")
+TIMER_S = 0.05
+POSITIONS_S = 0.5
+LEDGER_ROTATIONS = 1
+
+
+class Positions(Protocol):
+    """Where ReliableSpouts' positions are kept: see rainband.cluster.positions."""
+
+    def get(self, component: str, task_index: int) -> bytes | None: ...
+
+    def put_many(self, positions: dict[tuple[str, int], bytes]) -> None: ...
+
+
+class Worker:
+    """Runs the tasks that `assignment` puts on `slot`. `load(component)` returns a fresh user instance each time.
+
+    `incarnation` is the random number of this process, `seed` feeds every random choice (edge ids, permutations).
+    With `raise_errors` the first error of user code is kept in `raised` for the caller to raise.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        assignment: Assignment,
+        slot: Slot,
+        *,
+        incarnation: int,
+        network: Network,
+        load: Callable[[str], object],
+        custom: Callable[[str], CustomGrouping],
+        seed: int,
+        clock: Clock,
+        positions: Positions | None = None,
+        instruments: Instruments | None = None,
+        raise_errors: bool = False,
+        virtual: bool = False,
+        secrets: dict[str, str] | None = None,
+        pid: int = 0,
+    ) -> None:
+        self.plan = plan
+        self.slot = slot
+        self.incarnation = incarnation
+        self.network = network
+        self.clock = clock
+        self.positions = positions
+        self.raise_errors = raise_errors
+        self.raised: BaseException | None = None
+        self.pid = pid
+        self.started = clock.now()
+        self.assignment = assignment
+        self.host = assignment.hosts.get(slot.supervisor, "127.0.0.1")
+        self.config = Config.layer(plan.config)
+        self.state = WorkerState.STARTING
+        random = Random(seed)
+        levels = 1 + max((component.level for component in plan.components.values()), default=0)
+        self.agenda = Agenda(levels, random)
+        self.agenda.now = self.started
+        spouts = [task for name in sorted(plan.components) if plan.components[name].kind == "spout" for task in plan.tasks[name]]
+        self.books = Books(self.agenda, spouts, list(plan.tasks.get(ACKER, ())))
+        self.sides = Sides(self.agenda, network.wake, virtual, clock)
+        self.errors = ErrorReports(
+            self.host,
+            slot.port,
+            self.config["topology.error.throttle.interval.secs"],
+            self.config["topology.max.error.report.per.interval"],
+        )
+        self.wiring = Wiring(
+            plan,
+            self.config,
+            self.agenda,
+            self.books,
+            load=load,
+            custom=custom,
+            random=random,
+            clock=clock.now,
+            incarnation=incarnation,
+            instruments=instruments,
+            secrets=secrets or {},
+            sides=self.sides,
+            report=self.report,
+        )
+        topology_hash = int.from_bytes(hashlib.sha256(assignment.topology_id.encode()).digest()[:8], "little") >> 1
+        self.address = assignment.address(slot)
+        self.links = Links(self.address, incarnation, topology_hash, self.config["topology.transfer.buffer.bytes"])
+        self.outboxes: dict[str, Outbox] = {}
+        pickles = self.wiring.pickle_types
+        self.inbound = Inbound(
+            self.agenda, self.books, self.wiring.runners, self.wiring.targets, self.wiring.limit, self.wiring.source, pickles
+        )
+        self.outbound = Outbound(self.books, pickles, self.refused_value)
+        self.timeout_s: float = float(self.config["topology.message.timeout.secs"])
+        self.timeouts = bool(self.config["topology.enable.message.timeouts"])
+        self.stalls = Stalls(self.timeout_s)
+        self.timer_at = self.started
+        self.positions_at = self.started
+        self.rotate_at = self.started + self.timeout_s
+        self.saved: dict[tuple[str, int], bytes] = {}
+        self.wake_at = self.started
+        self.counters: dict[str, int] = {}
+        self.passes = 0
+        self.ticks: list[LocalTask] = []
+        self.spouts_active = False
+        self.install(assignment)
+
+    # Assignment
+
+    def install(self, assignment: Assignment) -> None:
+        """Bring tasks and routes in line with the assignment; tasks that stay are not touched."""
+        self.assignment = assignment
+        address_of: dict[int, str] = {}
+        slot_of: dict[int, Slot] = {}
+        for placement in assignment.placements:
+            address = assignment.address(placement.slot)
+            for task in range(placement.executor.first, placement.executor.last + 1):
+                address_of[task] = address
+                slot_of[task] = placement.slot
+                if placement.slot == self.slot:
+                    self.wiring.executor_of[task] = placement.executor.first
+        local = frozenset(task for task, slot in slot_of.items() if slot == self.slot)
+        before = self.inbound.address_of
+        moved = frozenset(task for task in self.wiring.targets if before.get(task) != address_of.get(task))
+        self.inbound.address_of = address_of
+        present = set(self.wiring.tasks) | set(self.books.ledgers)
+        leaving = [self.take_out(task) for task in sorted(present - local)]
+        added = [self.wiring.add(task, local) for task in sorted(local - present)]
+        self.wiring.place(self.outbox_of, moved, local)
+        for task, rest in leaving:
+            target = self.wiring.targets[task]
+            for tup in rest:
+                target.deliver(tup._values, tup._source, tup._anchor, True)
+                if tup._anchor is not None:
+                    self.agenda.release(tup._anchor)
+        self.leave_peers(set(address_of.values()))
+        if before:
+            self.lose_tasks(frozenset(task for task in moved if task in before), LOST)
+        if self.state is WorkerState.RUNNING:
+            for made in added:
+                if made is not None:
+                    self.open(made)
+            self.set_active(assignment.status is Status.ACTIVE)
+        self.ticks = [made for made in self.wiring.tasks.values() if made.tick_s is not None]
+        self.wake_at = 0.0
+
+    def apply(self, assignment: Assignment, now: float) -> None:
+        """Take a newer assignment; an old or equal one changes nothing."""
+        current = self.assignment
+        if (assignment.epoch, assignment.version) <= (current.epoch, current.version):
+            return
+        self.agenda.now = now
+        self.books.clock_now = now
+        self.install(assignment)
+
+    def take_out(self, task: int) -> tuple[int, list[Tuple]]:
+        made = self.wiring.remove(task)
+        if made is None:
+            return task, []
+        rest = made.bolt.leftover() if made.bolt is not None else []
+        self.save_positions([made])
+        self.close(made)
+        return task, rest
+
+    def outbox_of(self, task: int) -> Outbox | None:
+        address = self.inbound.address_of.get(task)
+        if address is None or address == self.address:
+            return None
+        outbox = self.outboxes.get(address)
+        if outbox is None:
+            outbox = Outbox(address, self.agenda)
+            self.outboxes[address] = outbox
+            self.links.link(address, self.agenda.now)
+        return outbox
+
+    def leave_peers(self, addresses: set[str]) -> None:
+        """Drop the links to workers that no longer belong to the topology; what they never receipted fails."""
+        for address in [known for known in self.outboxes if known not in addresses]:
+            for kept in self.links.drop(address):
+                self.fail_roots(roots_of(kept))
+            self.inbound.forget(address)
+            del self.outboxes[address]
+
+    # Faults
+
+    def fail_roots(self, roots: list[int]) -> None:
+        for root in roots:
+            self.books.fail_root(root, LOST)
+
+    def lose_tasks(self, tasks: frozenset[int], reason: int) -> None:
+        """Tuples under way to or in `tasks` may be lost: fail all that is pending and could pass through there."""
+        if not tasks:
+            return
+        lost = {self.plan.component_of[task] for task in tasks}
+        spouts = frozenset(
+            task
+            for task in self.books.spout_tasks
+            if self.plan.downstream(self.plan.component_of[task]) & lost
+            or (self.books.acker_tasks and self.books.acker_tasks[self.books.spout_tasks.index(task) % len(self.books.acker_tasks)] in tasks)
+        )
+        self.count("failed_by_loss", self.books.fail_spouts(spouts))
+
+    def peer_lost(self, address: str, lost: list[object]) -> None:
+        """The process at `address` is dead or was replaced: its inboxes are gone, its credit begins anew."""
+        self.count("peers_lost", 1)
+        for kept in lost:
+            self.fail_roots(roots_of(kept))
+        tasks = frozenset(task for task, at in self.inbound.address_of.items() if at == address)
+        self.lose_tasks(tasks, LOST)
+        self.inbound.forget(address)
+        outbox = self.outboxes.get(address)
+        for task in tasks:
+            self.wiring.targets[task].place(None, outbox)
+        self.wake_at = 0.0
+
+    def peer_gone(self, slot: Slot, incarnation: int, now: float) -> None:
+        """A supervisor saw the process `incarnation` on `slot` end."""
+        if slot == self.slot or slot.supervisor not in self.assignment.hosts:
+            return
+        self.agenda.now = now
+        self.books.clock_now = now
+        address = self.assignment.address(slot)
+        if address in self.outboxes and self.links.link(address, now).peer in (incarnation, 0):
+            self.peer_lost(address, self.links.gone(address, incarnation))
+
+    def count(self, name: str, by: int) -> None:
+        self.counters[name] = self.counters.get(name, 0) + by
+
+    def report(self, task: int, error: BaseException, tup: Tuple | None) -> None:
+        """Record an error of user code."""
+        component = self.plan.component_of.get(task, "")
+        if self.raise_errors and self.raised is None and not isinstance(error, FailTuple):
+            error.add_note(f"in component '{component}', task {task}" + (f", tuple {shown(tup)}" if tup is not None else ""))
+            self.raised = error
+        self.errors.add(component, task, error, shown(tup), self.agenda.now, self.clock.wall())
+
+    def refused_value(self, run: Run, position: int, error: ValueRefused) -> None:
+        """A value that cannot travel was seen at flush: its roots fail, its credit is given back."""
+        roots = [run.roots[position], *run.many.get(position, ())]
+        self.fail_roots([root for root in roots if root])
+        if run.credited:
+            target = self.wiring.targets[run.targets[position]]
+            target.sent -= 1
+            target.drain()
+        component, stream = self.wiring.streams[run.number]
+        self.report(run.sources[position], ValueRefused(f"'{component}' emitted on stream '{stream}': {error.message}", error.fix), None)
+
+    # Life of the components
+
+    def start(self) -> None:
+        """Prepare bolts, then open spouts. A raise is recorded and the worker is CRASHED."""
+        for made in sorted(self.wiring.tasks.values(), key=lambda made: (made.spout is not None, made.task)):
+            if not self.open(made):
+                return
+        self.state = WorkerState.RUNNING
+        self.set_active(self.assignment.status is Status.ACTIVE)
+        gc.collect()
+        gc.freeze()
+
+    def open(self, made: LocalTask) -> bool:
+        try:
+            if made.spout is not None:
+                self.sides.call(made, made.instance.open, made.context)
+                self.seek(made)
+            else:
+                self.sides.call(made, made.instance.prepare, made.context)
+        except BaseException as error:
+            self.report(made.task, error, None)
+            self.state = WorkerState.CRASHED
+            return False
+        made.opened = True
+        if made.tick_s is not None:
+            made.tick_due = self.agenda.now + made.tick_s
+        if made.spout is not None and self.spouts_active:
+            made.spout.active = True
+        return True
+
+    def seek(self, made: LocalTask) -> None:
+        seek = getattr(made.instance, "seek", None)
+        if seek is None or made.reliable is None or self.positions is None:
+            return
+        stored = self.positions.get(made.component, made.context.task_index)
+        if stored is not None:
+            self.sides.call(made, seek, decode_rows(stored, self.wiring.pickle_types)[0][0])
+
+    def set_active(self, active: bool) -> None:
+        """Let the spouts run or pause them; their callbacks are told of the change."""
+        for made in self.wiring.tasks.values():
+            if made.spout is not None and made.opened and made.spout.active is not active:
+                made.spout.active = active
+                made.spout.idle_until = 0.0
+                if active is not self.spouts_active:
+                    self.user_call(made, "activate" if active else "deactivate")
+        self.spouts_active = active
+
+    def user_call(self, made: LocalTask, name: str) -> None:
+        try:
+            self.sides.call(made, getattr(made.instance, name))
+        except BaseException as error:
+            self.report(made.task, error, None)
+
+    def close(self, made: LocalTask) -> None:
+        if made.opened:
+            made.opened = False
+            self.user_call(made, "close" if made.spout is not None else "cleanup")
+
+    def stop(self, now: float) -> None:
+        """Close everything in an orderly way; positions are saved."""
+        self.agenda.now = now
+        self.state = WorkerState.DRAINING
+        self.save_positions(list(self.wiring.tasks.values()))
+        for made in list(self.wiring.tasks.values()):
+            self.close(made)
+        self.sides.close()
+
+    def save_positions(self, tasks: list[LocalTask]) -> None:
+        """Store the lowest unfinished position of each ReliableSpout that has one, if it changed."""
+        if self.positions is None:
+            return
+        changed: dict[tuple[str, int], bytes] = {}
+        for made in tasks:
+            reliable = made.reliable
+            if reliable is None or reliable.position is None or not made.opened:
+                continue
+            try:
+                unfinished, position = reliable.book.lowest()
+                data = encode_rows([(position if unfinished else reliable.position(),)], self.wiring.pickle_types)
+            except BaseException as error:
+                self.report(made.task, error, None)
+                continue
+            key = (made.component, made.context.task_index)
+            if self.saved.get(key) != data:
+                changed[key] = data
+        if changed:
+            self.positions.put_many(changed)
+            self.saved.update(changed)
+
+    # The pass
+
+    def step(self, now: float) -> float:
+        """One pass. Returns the monotonic time at which the next is wanted: `now` or less for at once."""
+        agenda = self.agenda
+        self.stalls.resumed(now)
+        agenda.now = now
+        self.books.clock_now = now
+        self.passes += 1
+        if self.state is WorkerState.STARTING:
+            self.links.flush(now, self.network)
+            self.start()
+        if self.state is not WorkerState.RUNNING:
+            return NEVER
+        received = self.receive(now)
+        if self.sides.busy:
+            self.sides.collect()
+        self.run_bolts()
+        self.books.settle()
+        more = self.run_spouts(now)
+        self.books.settle()
+        self.flush(now)
+        if now >= self.timer_at:
+            self.timers(now)
+        if received or more or agenda.ready_count > 0 or agenda.outboxes:
+            deadline = now
+        else:
+            deadline = min(self.timer_at, self.wake_at, self.sides.deadline())
+        self.stalls.paused(self.clock.now(), deadline)
+        return deadline
+
+    def receive(self, now: float) -> bool:
+        frames = self.network.receive(FRAMES)
+        for frame in frames:
+            for event in self.links.receive(frame, now):
+                try:
+                    self.event(event)
+                except WireError:
+                    self.count("bad_messages", 1)
+        return len(frames) > 0
+
+    def event(self, event: Any) -> None:
+        if isinstance(event, tuple):
+            kind, address, payload = event
+            if kind == DATA:
+                self.inbound.data(address, payload)
+            elif kind == ACKS:
+                self.inbound.acks(payload)
+            elif kind == CREDIT:
+                self.inbound.credit(payload)
+        elif isinstance(event, (PeerReplaced, Gone)):
+            self.peer_lost(event.address, event.lost_roots)
+
+    def run_bolts(self) -> None:
+        """One turn for every ready task, sinks first. A task held back by its gate parks there."""
+        agenda = self.agenda
+        if agenda.ready_count == 0:
+            return
+        for level in range(len(agenda.ready)):
+            runners = agenda.ready[level]
+            if not runners:
+                continue
+            agenda.ready[level] = []
+            for runner in runners:
+                agenda.ready_count -= 1
+                if runner.gate.blocked > 0:
+                    runner.gate.parked.append(runner)
+                    continue
+                runner.run(TURN)
+                assert isinstance(runner, BoltTask)
+                if runner.idle:
+                    runner.ready = False
+                elif runner.gate.blocked > 0:
+                    runner.gate.parked.append(runner)
+                elif runner.waiting:
+                    runner.ready = False
+                else:
+                    agenda.ready[level].append(runner)
+                    agenda.ready_count += 1
+
+    def run_spouts(self, now: float) -> bool:
+        more = False
+        wake_at = NEVER
+        for made in self.wiring.tasks.values():
+            spout = made.spout
+            if spout is None:
+                continue
+            if spout.run(TURN, now):
+                more = True
+            elif spout.active and not spout.finished:
+                if spout.limited:
+                    spout.limited = False
+                    assert made.window is not None
+                    made.window.held_back(int(spout.acked + spout.failed))
+                    spout.window = made.window.size
+                else:
+                    wake_at = min(wake_at, max(spout.idle_until, spout.paused_until))
+        self.wake_at = wake_at
+        return more
+
+    def flush(self, now: float) -> None:
+        agenda = self.agenda
+        if agenda.grants:
+            for line in agenda.grants:
+                outbox = self.outboxes.get(line.sender)
+                if outbox is not None:
+                    outbox.grants.append(line.task)
+                    outbox.grants.append(int(line.granted))
+                    outbox.mark()
+            agenda.grants.clear()
+        if agenda.outboxes:
+            outboxes = agenda.outboxes
+            agenda.outboxes = []
+            for outbox in outboxes:
+                if outbox.address in self.outboxes:
+                    self.outbound.flush(outbox, self.links.link(outbox.address, now))
+        self.links.flush(now, self.network)
+
+    def timers(self, now: float) -> None:
+        """What is due by time: windows, timeouts, ticks, positions, links."""
+        for made in self.wiring.tasks.values():
+            if made.window is not None and made.spout is not None:
+                spout = made.spout
+                made.window.measure(now, int(spout.acked + spout.failed), len(spout.emitter.pending))
+                spout.window = made.window.size
+        if self.timeouts:
+            self.expire(now)
+        for made in self.ticks:
+            if made.opened and now >= made.tick_due and made.tick_s is not None:
+                made.tick_due = max(made.tick_due + made.tick_s, now)
+                self.tick(made)
+        if now >= self.positions_at:
+            self.positions_at = now + POSITIONS_S
+            self.save_positions(list(self.wiring.tasks.values()))
+        if now >= self.rotate_at:
+            self.rotate_at = now + self.timeout_s
+            for ledger in self.books.ledgers.values():
+                assert isinstance(ledger, Ledger)
+                self.count("trees_forgotten", ledger.rotate())
+        deadline = self.links.tick(now)
+        self.links.flush(now, self.network)
+        self.timer_at = min(now + TIMER_S, deadline)
+        for made in self.ticks:
+            self.timer_at = min(self.timer_at, made.tick_due)
+
+    def expire(self, now: float) -> None:
+        """Fail roots that were pending for the message timeout, not counting time in which this loop stood still."""
+        if self.books.expire(self.timeout_s + self.stalls.within(now)):
+            self.books.settle()
+
+    def tick(self, made: LocalTask) -> None:
+        bolt = made.bolt
+        if bolt is None:
+            return
+        self.sides.tick(made)
+
+    def beat(self, now: float) -> WorkerBeat:
+        """What this worker says of itself; errors are handed over once."""
+        return make_beat(self, now)
