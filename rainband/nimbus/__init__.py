@@ -1,0 +1,21 @@
+"""nimbus: who runs where?
+
+Theory of operation. `core.Nimbus` is told of requests and of the time and answers with records. It keeps what must
+last in a `Store` (one row per topology, its plan, its assignment) and what supervisors say in memory. Each decision
+is one write: the new rows are worked out first, written, and only then believed; when the write fails, nothing was
+decided. Its parts: `lifecycle` is the one table of states, `scheduler` places executors with the fewest moves,
+`liveness` knows who is silent for too long, `roster` what each supervisor offers, `admission` what may run at all,
+`rows` what is stored; `statistics` adds up what workers report. `service` is the daemon around the core, `client` what
+programs hold: `Client` and `Running`.
+
+Invariants
+- A topology is accepted when its row, plan and (if slots suffice) assignment are on the disk, after its bundle.
+- A slot holds one topology at most; each executor of a scheduled topology is in exactly one slot.
+- A topology that never ran waits until all its slots are there. One that lost slots runs on with those it has.
+- Assignment versions only grow; a placement number is the version in which the executor came to its slot, so it
+  grows when the executor moves and stays when it does not. Supervisors and workers compare (epoch, version).
+- A Nimbus that has just started declares nobody dead for one full lease.
+- Delayed actions (the waits of kill and rebalance) are stored with the time they still have and go on after a restart.
+- One bad topology stops neither another one nor Nimbus: a stored row that cannot be read is set aside.
+- Nothing here unpickles or imports user code.
+"""

@@ -1,0 +1,496 @@
+"""Nimbus, told of requests and of the time: decides, writes, answers. No socket, clock or thread.
+
+`now` is monotonic seconds, `wall` seconds since the epoch (only shown to people and part of topology ids).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from rainband.build import VERSION
+from rainband.cluster.blobs import Blobs
+from rainband.cluster.store import Change, Put, Store
+from rainband.config import Config
+from rainband.errors import RainbandError, Refused, TopologyExists, TopologyNotFound, did_you_mean
+from rainband.nimbus import admission, lifecycle
+from rainband.nimbus.lifecycle import Action, Event
+from rainband.nimbus.liveness import Liveness
+from rainband.nimbus.roster import Roster
+from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries
+from rainband.nimbus.scheduler import Schedule, place, workers_wanted
+from rainband.nimbus.statistics import Tally
+from rainband.records import (
+    Activate,
+    Assignment,
+    ClusterSummary,
+    Deactivate,
+    Done,
+    Download,
+    Errors,
+    Failure,
+    GetCluster,
+    GetErrors,
+    GetStacks,
+    GetStatistics,
+    GetTopology,
+    Heartbeat,
+    HeartbeatReply,
+    Kill,
+    ListTopologies,
+    Piece,
+    Placement,
+    Rebalance,
+    Request,
+    Response,
+    Slot,
+    Stacks,
+    Status,
+    Submit,
+    Topologies,
+    TopologySummary,
+    Upload,
+)
+
+TOPOLOGIES_MAX = 10_000
+SAVE_WAITS_S = 5.0
+CLEAN_BLOBS_S = 60.0
+STACKS_S = 10.0
+
+
+@dataclass(slots=True)
+class StackRequest:
+    """Stacks asked for at `at`; one text per worker as it comes in."""
+
+    at: float
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+class Nimbus:
+    """The leader. Takes the lead of `store` at once; raises StoreError when that cannot be read or written.
+
+    `require_bundle=False` is for in-process clusters, whose workers have the code already.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        config: Mapping[str, object],
+        now: float,
+        *,
+        address: str = "in process",
+        require_bundle: bool = True,
+    ) -> None:
+        self.config = Config.layer(config)
+        self.address = address
+        self._store = store
+        self._blobs = blobs
+        self._require_bundle = require_bundle
+        self._epoch = store.lead()
+        values = store.read_all().values
+        self._entries, self.damaged = read_entries(values)
+        self._counter = read_counter(values, self._entries)
+        self._tallies = {topology_id: Tally() for topology_id in self._entries}
+        self._missing: dict[str, int] = {}
+        self._due = {i: now + e.row.remaining_s for i, e in self._entries.items() if e.row.remaining_s is not None}
+        self._unheard = {topology_id: set(self._entries[topology_id].supervisors) for topology_id in self._due}
+        expected = {supervisor for entry in self._entries.values() for supervisor in entry.supervisors}
+        liveness = Liveness(self.config["nimbus.supervisor.timeout.secs"], expected, now)
+        self._roster = Roster(liveness)
+        self._stacks: dict[str, StackRequest] = {}
+        self._push: set[str] = set()
+        self._push_stacks: dict[str, set[str]] = {}
+        self._saved_at = self._cleaned_at = now
+        self._unreferenced: dict[str, float] = {}
+        self.troubles: dict[str, str] = {}
+        self._handlers: dict[type, Callable[..., Response]] = {
+            Submit: self._submit,
+            Kill: self._kill,
+            Rebalance: self._rebalance,
+            Activate: self._activate,
+            Deactivate: self._deactivate,
+            Heartbeat: self._heartbeat,
+            Upload: self._upload,
+            Download: self._download,
+            ListTopologies: self._list,
+            GetTopology: self._topology,
+            GetStatistics: self._statistics,
+            GetErrors: self._errors,
+            GetStacks: self._get_stacks,
+            GetCluster: self._cluster,
+        }
+
+    def handle(self, request: Request, now: float, wall: float) -> Response:
+        """Carry out one request. What is refused comes back as Failure and changed nothing."""
+        try:
+            return self._handlers[type(request)](request, now, wall)
+        except RainbandError as error:
+            return Failure(error.code, error.message, error.fix)
+
+    def tick(self, now: float) -> list[str]:
+        """Do what time brings; the supervisors to push Progress to, sorted.
+
+        What could not be written stays as it was, is named in `troubles`, and is tried again next time.
+        """
+        self._advance(now)
+        self._save_waits(now)
+        self._clean_blobs(now)
+        pushed, self._push = self._push, set()
+        return sorted(pushed)
+
+    def _advance(self, now: float) -> None:
+        self.troubles.clear()
+        self._roster.expire(now)
+        for topology_id in sorted(self._due):
+            entry = self._entries[topology_id]
+            if now >= self._due[topology_id] or self._settled(entry):
+                self._attempt(entry, self._elapsed)
+        if self._roster.take_changed():
+            for entry in sorted(self._entries.values(), key=lambda entry: entry.row.number):
+                if entry.row.status is not Status.KILLED and not self._attempt(entry, self._reschedule):
+                    self._roster.changed = True
+
+    def _attempt(self, entry: Entry, act: Callable[[Entry], None]) -> bool:
+        try:
+            act(entry)
+        except RainbandError as error:
+            self.troubles[entry.topology_id] = str(error)
+            return False
+        return True
+
+    def paused(self, seconds: float) -> None:
+        """The process did not run for that long (stopped, suspended): it does not count against supervisors."""
+        self._roster.liveness.pause(seconds)
+
+    def take_stack_requests(self) -> dict[str, set[str]]:
+        """Topology ids whose stacks were asked for since the last call, with their supervisors."""
+        asked, self._push_stacks = self._push_stacks, {}
+        return asked
+
+    def next_deadline(self) -> float:
+        """The monotonic time at which `tick` has something to do, if nothing is asked before."""
+        soonest = min(self._due.values(), default=float("inf"))
+        return min(soonest, self._roster.liveness.deadline(), self._cleaned_at + CLEAN_BLOBS_S)
+
+    # Commands: each is one write.
+
+    def _submit(self, request: Submit, now: float, wall: float) -> Response:
+        admission.check_name(request.name)
+        for entry in self._entries.values():
+            if request.name in (entry.name, entry.topology_id):
+                fix = f"Kill it first, or submit with another name. It is {entry.shown_status}"
+                raise TopologyExists(f"the name {request.name} is in use", fix)
+        if len(self._entries) >= TOPOLOGIES_MAX:
+            raise Refused(f"{TOPOLOGIES_MAX} topologies are there already", "Kill one first")
+        plan = admission.admit(request.name, request.plan, request.config)
+        if (plan.bundle or self._require_bundle) and not self._blobs.has(plan.bundle):
+            raise Refused(f"the code bundle {plan.bundle[:12] or '(none)'} was not uploaded", "Upload it, then submit")
+        admission.check_versions(plan, self._roster.alive_heartbeats())
+        number = self._counter + 1
+        status = Status.ACTIVE if request.active else Status.INACTIVE
+        topology_id = f"{request.name}-{number}-{int(wall)}"
+        row = TopologyRow(request.name, topology_id, number, status, status, wall)
+        schedule = self._schedule(Entry(row, plan), level=False)
+        entry = self._scheduled(Entry(row, plan), schedule)
+        self._write(None, entry, Put(COUNTER, b"%d" % number))
+        self._counter = number
+        self._missing[topology_id] = schedule.missing
+        if entry.assignment is not None:
+            return Done(topology_id)
+        wanted = workers_wanted(len(plan.executors()), plan.workers)
+        return Done(topology_id, f"needs {wanted} slots, {wanted - schedule.missing} free")
+
+    def _kill(self, request: Kill, now: float, wall: float) -> Response:
+        entry = self._find(request.name)
+        wait_s = admission.check_wait(request.wait_s, self._timeout_s(entry))
+        self._begin_wait(entry, Event.KILL, wait_s, now)
+        return Done(entry.topology_id)
+
+    def _rebalance(self, request: Rebalance, now: float, wall: float) -> Response:
+        entry = self._find(request.name)
+        wait_s = admission.check_wait(request.wait_s, self._timeout_s(entry))
+        reshape = admission.check_reshape(entry.plan, request.workers, request.parallelism)
+        lifecycle.step(entry.name, entry.row.status, entry.row.resume, Event.REBALANCE)
+        new_plan = admission.reshaped(entry.plan, reshape)
+        wanted = workers_wanted(len(new_plan.executors()), new_plan.workers)
+        usable = len(self._usable(entry))
+        if request.workers is not None and usable < wanted:
+            raise Refused(
+                f"{entry.name} cannot have {wanted} workers: {usable} slots are free or its own",
+                "Ask for fewer, or start another supervisor",
+            )
+        entry = replace(entry, row=msgspec.structs.replace(entry.row, reshape=reshape))
+        self._begin_wait(entry, Event.REBALANCE, wait_s, now)
+        return Done(entry.topology_id)
+
+    def _activate(self, request: Activate, now: float, wall: float) -> Response:
+        return self._set_status(self._find(request.name), Event.ACTIVATE)
+
+    def _deactivate(self, request: Deactivate, now: float, wall: float) -> Response:
+        return self._set_status(self._find(request.name), Event.DEACTIVATE)
+
+    def _set_status(self, entry: Entry, event: Event) -> Response:
+        status, _ = lifecycle.step(entry.name, entry.row.status, entry.row.resume, event)
+        row = msgspec.structs.replace(entry.row, status=status, resume=status)
+        self._write(entry, self._announced(replace(entry, row=row)))
+        return Done(entry.topology_id)
+
+    def _begin_wait(self, entry: Entry, event: Event, wait_s: float, now: float) -> None:
+        """KILLED or REBALANCING from now on; over at once when nothing was ever placed."""
+        old = self._entries[entry.topology_id]
+        status, action = lifecycle.step(entry.name, entry.row.status, entry.row.resume, event)
+        assert action is Action.START_WAIT
+        if old.assignment is None:
+            wait_s = 0.0
+        row = msgspec.structs.replace(entry.row, status=status, remaining_s=wait_s)
+        self._write(old, self._announced(replace(entry, row=row)))
+        self._due[entry.topology_id] = now + wait_s
+        self._unheard[entry.topology_id] = set(old.supervisors)
+        if wait_s == 0.0:
+            self._elapsed(self._entries[entry.topology_id])
+
+    def _elapsed(self, entry: Entry) -> None:
+        """The wait is over: remove the topology, or place it anew."""
+        row = entry.row
+        status, action = lifecycle.step(row.name, row.status, row.resume, Event.ELAPSED)
+        if action is Action.REMOVE:
+            self._write(entry, None)
+            return
+        assert action is Action.PLACE_ANEW
+        plan = admission.reshaped(entry.plan, row.reshape) if row.reshape is not None else entry.plan
+        row = msgspec.structs.replace(row, status=status, remaining_s=None, reshape=None)
+        new = Entry(row, plan, entry.assignment)
+        schedule = self._schedule(new, level=True)
+        self._write(entry, self._announced(self._scheduled(new, schedule)))
+        self._missing[entry.topology_id] = schedule.missing
+
+    # Scheduling.
+
+    def _reschedule(self, entry: Entry) -> None:
+        """Place what has no place. What runs well is not touched."""
+        schedule = self._schedule(entry, level=False)
+        new = self._scheduled(entry, schedule)
+        if new is not entry:
+            self._write(entry, new)
+        self._missing[entry.topology_id] = schedule.missing
+
+    def _schedule(self, entry: Entry, *, level: bool) -> Schedule:
+        executors, workers = entry.plan.executors(), entry.plan.workers
+        return place(executors, workers, entry.where, self._usable(entry), level=level)
+
+    def _usable(self, entry: Entry) -> set[Slot]:
+        """Free slots that fit the topology, and its own that are alive."""
+        others = [other for other in self._entries.values() if other.topology_id != entry.topology_id]
+        taken = {slot for other in others for slot in other.slots}
+        return self._roster.usable(entry, taken)
+
+    def _scheduled(self, entry: Entry, schedule: Schedule) -> Entry:
+        """With the schedule as its assignment. Without any slot what was stays; a first one wants all its slots."""
+        old = entry.assignment
+        if not schedule.slots or (old is None and schedule.missing):
+            return entry
+        version = old.version + 1 if old is not None else 1
+        before = {p.executor: p for p in old.placements} if old is not None else {}
+        placements = tuple(
+            known if (known := before.get(executor)) is not None and known.slot == slot
+            else Placement(executor, slot, version)
+            for executor, slot in schedule.slots.items()
+        )
+        hosts, keys = self._roster.addresses(schedule.slots.values(), old)
+        if old is not None and (old.placements, old.hosts, old.keys) == (placements, hosts, keys):
+            return entry
+        status = entry.row.status
+        assignment = Assignment(entry.topology_id, version, status, placements, hosts, self._epoch, keys)
+        return replace(entry, assignment=assignment)
+
+    def _announced(self, entry: Entry) -> Entry:
+        """With an assignment that tells the workers the status."""
+        old = entry.assignment
+        if old is None or old.status == entry.row.status:
+            return entry
+        new = msgspec.structs.replace(old, status=entry.row.status, version=old.version + 1, epoch=self._epoch)
+        return replace(entry, assignment=new)
+
+    def _write(self, old: Entry | None, new: Entry | None, *also: Change) -> None:
+        """Make a decision last, then believe it. Raises StoreError; then nothing was decided."""
+        self._store.write(self._epoch, [*changes(old, new), *also])
+        known = old or new
+        assert known is not None
+        topology_id = known.topology_id
+        for entry in (old, new):
+            self._push |= entry.supervisors if entry is not None else set()
+        if new is None:
+            for kept in (self._entries, self._tallies, self._missing, self._due, self._unheard, self._stacks):
+                kept.pop(topology_id, None)
+            self._roster.changed = True
+            return
+        self._entries[topology_id] = new
+        self._tallies.setdefault(topology_id, Tally()).keep_only(new.slots)
+        if new.row.remaining_s is None:
+            self._due.pop(topology_id, None)
+        if old is not None and old.slots - new.slots:
+            self._roster.changed = True
+
+    def _settled(self, entry: Entry) -> bool:
+        if entry.assignment is None:
+            return True
+        tally = self._tallies[entry.topology_id]
+        if not tally.settled(entry, self._unheard.get(entry.topology_id, set())):
+            return False
+        return entry.row.status is Status.KILLED or tally.quiet or not tally.running(entry)
+
+    def _save_waits(self, now: float) -> None:
+        """Store how long the delayed actions still have to wait, so that a restart goes on from there."""
+        if not self._due:
+            self._saved_at = now
+        if now < self._saved_at + SAVE_WAITS_S:
+            return
+        self._saved_at = now
+        for topology_id, due in sorted(self._due.items()):
+            entry = self._entries[topology_id]
+            row = msgspec.structs.replace(entry.row, remaining_s=max(0.0, due - now))
+            self._write(entry, replace(entry, row=row))
+
+    # Heartbeats.
+
+    def _heartbeat(self, beat: Heartbeat, now: float, wall: float) -> Response:
+        self._roster.hear(beat, now)
+        for entry in self._entries.values():
+            if beat.supervisor in entry.supervisors:
+                self._hear_workers(beat, entry)
+        if self._roster.changed:
+            self._advance(now)  # a new supervisor gets its work with this very answer
+        self._push.discard(beat.supervisor)
+        wanted = {i: entry for i, entry in sorted(self._entries.items()) if beat.supervisor in entry.supervisors}
+        changed = tuple(
+            entry.assignment
+            for topology_id, entry in wanted.items()
+            if entry.assignment is not None
+            and beat.known.get(topology_id) != (entry.assignment.epoch, entry.assignment.version)
+        )
+        return HeartbeatReply(changed, tuple(wanted), self._epoch, self._store.cluster_id)
+
+    def _hear_workers(self, beat: Heartbeat, entry: Entry) -> None:
+        tally = self._tallies[entry.topology_id]
+        own = {slot for slot in entry.slots if slot.supervisor == beat.supervisor}
+        reported = set()
+        for worker in beat.workers:
+            slot = Slot(beat.supervisor, worker.port)
+            if worker.topology_id == entry.topology_id and slot in own:
+                tally.hear(slot, worker)
+                reported.add(slot)
+        tally.silence(own - reported)
+        tally.observe(entry)
+        self._unheard.get(entry.topology_id, set()).discard(beat.supervisor)
+        request = self._stacks.get(entry.topology_id)
+        if request is not None:
+            request.texts.update(beat.stacks.get(entry.topology_id, {}))
+
+    # Blobs.
+
+    def _upload(self, piece: Upload, now: float, wall: float) -> Response:
+        self._blobs.add_piece(piece.digest, piece.offset, piece.data, piece.done, now)
+        return Done()
+
+    def _download(self, request: Download, now: float, wall: float) -> Response:
+        data, size = self._blobs.read(request.digest, request.offset, request.length)
+        if request.digest in self._unreferenced:
+            self._unreferenced[request.digest] = now
+        return Piece(data, size)
+
+    def _clean_blobs(self, now: float) -> None:
+        """Bundles that no topology has named for a while, and uploads that stopped."""
+        if now < self._cleaned_at + CLEAN_BLOBS_S:
+            return
+        self._cleaned_at = now
+        expiry_s = self.config["nimbus.upload.expiry.secs"]
+        named = {entry.plan.bundle for entry in self._entries.values()}
+        idle = self._blobs.digests() - named
+        self._unreferenced = {digest: self._unreferenced.get(digest, now) for digest in idle}
+        for digest, since in self._unreferenced.items():
+            if now > since + expiry_s:
+                self._blobs.delete(digest)
+        self._blobs.expire(now - expiry_s)
+
+    # Questions.
+
+    def _find(self, name: str) -> Entry:
+        """By name, or by topology id. Raises TopologyNotFound."""
+        for entry in self._entries.values():
+            if name in (entry.name, entry.topology_id):
+                return entry
+        names = sorted(entry.name for entry in self._entries.values())
+        running = f"Running: {', '.join(names[:10])}" if names else "None is running"
+        raise TopologyNotFound(f"no topology is named {name[:80]!r}", did_you_mean(name, names) or running)
+
+    def _list(self, request: ListTopologies, now: float, wall: float) -> Response:
+        entries = sorted(self._entries.values(), key=lambda entry: entry.row.number)
+        return Topologies(tuple(self._summary(entry, now, wall) for entry in entries))
+
+    def _topology(self, request: GetTopology, now: float, wall: float) -> Response:
+        entry = self._find(request.name)
+        summary = self._summary(entry, now, wall)
+        return msgspec.structs.replace(summary, plan=entry.plan.encode(), assignment=entry.assignment)
+
+    def _summary(self, entry: Entry, now: float, wall: float) -> TopologySummary:
+        due = self._due.get(entry.topology_id)
+        return TopologySummary(
+            name=entry.name,
+            topology_id=entry.topology_id,
+            status=entry.shown_status,
+            workers=workers_wanted(len(entry.plan.executors()), entry.plan.workers),
+            executors=len(entry.plan.executors()),
+            tasks=sum(component.tasks for component in entry.plan.components.values()),
+            uptime_s=max(0.0, wall - entry.row.submitted_at),
+            slots_missing=self._missing.get(entry.topology_id, 0),
+            due_s=max(0.0, due - now) if due is not None else None,
+            workers_running=self._tallies[entry.topology_id].running(entry),
+        )
+
+    def _statistics(self, request: GetStatistics, now: float, wall: float) -> Response:
+        entry = self._find(request.name)
+        return self._tallies[entry.topology_id].statistics(
+            entry,
+            missing=self._missing.get(entry.topology_id, 0),
+            wanted=workers_wanted(len(entry.plan.executors()), entry.plan.workers),
+            uptime_s=max(0.0, wall - entry.row.submitted_at),
+        )
+
+    def _errors(self, request: GetErrors, now: float, wall: float) -> Response:
+        entry = self._find(request.name)
+        if request.component is not None and request.component not in entry.plan.components:
+            known = sorted(name for name in entry.plan.components if not name.startswith("__"))
+            fix = did_you_mean(request.component, known) or f"It has {', '.join(known)}"
+            raise Refused(f"{entry.name} has no component {request.component[:80]!r}", fix)
+        return Errors(self._tallies[entry.topology_id].errors(request.component))
+
+    def _get_stacks(self, request: GetStacks, now: float, wall: float) -> Response:
+        """What has come so far; the first question asks the supervisors, so ask again until all workers answered."""
+        entry = self._find(request.name)
+        known = self._stacks.get(entry.topology_id)
+        if known is None or now > known.at + STACKS_S:
+            known = self._stacks[entry.topology_id] = StackRequest(now)
+            self._push_stacks[entry.topology_id] = set(entry.supervisors)
+        return Stacks(dict(known.texts))
+
+    def _cluster(self, request: GetCluster, now: float, wall: float) -> Response:
+        used: dict[str, list[int]] = {}
+        for entry in self._entries.values():
+            for slot in entry.slots:
+                used.setdefault(slot.supervisor, []).append(slot.port)
+        return ClusterSummary(
+            leader=self.address,
+            nimbuses=(self.address,),
+            supervisors=self._roster.summaries(used, now),
+            cluster_id=self._store.cluster_id,
+            state=type(self._store).__name__.removesuffix("Store").lower(),
+            version=VERSION,
+            python=platform.python_version(),
+        )
+
+    def _timeout_s(self, entry: Entry) -> float:
+        return float(Config.layer(entry.plan.config)["topology.message.timeout.secs"])

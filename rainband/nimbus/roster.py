@@ -1,0 +1,119 @@
+"""The supervisors: who is alive, what each said last, which slots that gives. Pure.
+
+`changed` is set when something happened that scheduling should look at; a heartbeat like the last one sets nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rainband.errors import Refused
+from rainband.nimbus.admission import fits
+from rainband.nimbus.liveness import Liveness
+from rainband.nimbus.rows import Entry
+from rainband.records import Assignment, Heartbeat, Slot, SupervisorSummary
+from rainband.topology.streams import NAME_RULE, is_name
+
+SUPERVISORS_MAX = 10_000
+PORTS_MAX = 10_000
+REMEMBER_DEAD_S = 3600.0
+
+
+class Roster:
+    """Heartbeats by supervisor id, with the times of the first and the newest one."""
+
+    def __init__(self, liveness: Liveness) -> None:
+        self.liveness = liveness
+        self.changed = True
+        self._newest: dict[str, Heartbeat] = {}
+        self._first: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+
+    def hear(self, beat: Heartbeat, now: float) -> None:
+        """Take a heartbeat. Raises Refused when it makes no sense, or there are too many supervisors."""
+        name = beat.supervisor
+        if not is_name(name):
+            raise Refused(f"{name[:80]!r} cannot name a supervisor", f"A name must match {NAME_RULE}")
+        if len(beat.ports) > PORTS_MAX or any(not 0 < port < 65536 for port in beat.ports):
+            raise Refused(f"supervisor {name}: its ports must be from 1 to 65535, {PORTS_MAX} at most")
+        if name not in self._newest and len(self._newest) >= SUPERVISORS_MAX:
+            raise Refused(f"{SUPERVISORS_MAX} supervisors are known already")
+        before = self._newest.get(name)
+        if before is None or before.incarnation != beat.incarnation:
+            self._first[name] = now
+        self._newest[name] = beat
+        self._last[name] = now
+        if beat.stopping:
+            self.changed |= self.liveness.stop(name)
+        else:
+            revived = self.liveness.hear(name, now)
+            self.changed |= revived or before is None or offer(before) != offer(beat)
+
+    def expire(self, now: float) -> list[str]:
+        """Those that just died of silence; the long dead are forgotten."""
+        dead = self.liveness.expire(now)
+        self.changed |= bool(dead)
+        for name in [name for name, last in self._last.items() if now > last + REMEMBER_DEAD_S]:
+            if not self.liveness.alive(name):
+                for known in (self._newest, self._first, self._last):
+                    known.pop(name, None)
+        return dead
+
+    def take_changed(self) -> bool:
+        changed, self.changed = self.changed, False
+        return changed
+
+    def alive_heartbeats(self) -> list[Heartbeat]:
+        """What each living supervisor said last, by name."""
+        return [beat for name, beat in sorted(self._newest.items()) if self.liveness.alive(name)]
+
+    def usable(self, entry: Entry, taken: set[Slot]) -> set[Slot]:
+        """Slots this topology may use: free ones with the right interpreter, and its own that are alive.
+
+        A supervisor that is expected but was not heard yet has the slots the assignment gives it.
+        """
+        slots = set()
+        for beat in self.alive_heartbeats():
+            own = {slot.port for slot in entry.slots if slot.supervisor == beat.supervisor}
+            fitting = fits(entry.plan, beat)
+            slots |= {Slot(beat.supervisor, port) for port in beat.ports if fitting or port in own}
+        for slot in entry.slots:
+            if slot.supervisor not in self._newest and self.liveness.alive(slot.supervisor):
+                slots.add(slot)
+        return slots - taken
+
+    def addresses(self, slots: Iterable[Slot], old: Assignment | None) -> tuple[dict[str, str], dict[str, str]]:
+        """(host, public key) of the supervisors of `slots`; of one not heard yet, as they were."""
+        hosts: dict[str, str] = {}
+        keys: dict[str, str] = {}
+        for name in sorted({slot.supervisor for slot in slots}):
+            beat = self._newest.get(name)
+            if beat is not None:
+                hosts[name] = beat.host
+                key = beat.public_key
+            else:
+                hosts[name] = old.hosts.get(name, "") if old is not None else ""
+                key = old.keys.get(name, "") if old is not None else ""
+            if key:
+                keys[name] = key
+        return hosts, keys
+
+    def summaries(self, used: Mapping[str, Iterable[int]], now: float) -> tuple[SupervisorSummary, ...]:
+        """One row per supervisor; `used` are the ports in use by supervisor."""
+        return tuple(
+            SupervisorSummary(
+                supervisor=name,
+                host=beat.host,
+                ports=tuple(sorted(beat.ports)),
+                used=tuple(sorted(used.get(name, ()))),
+                alive=self.liveness.alive(name),
+                uptime_s=now - self._first[name],
+                heard_s=now - self._last[name],
+            )
+            for name, beat in sorted(self._newest.items())
+        )
+
+
+def offer(beat: Heartbeat) -> tuple[object, ...]:
+    """What a supervisor offers: when it changes, scheduling has to look again."""
+    return (frozenset(beat.ports), beat.host, beat.python, beat.packages, beat.public_key)

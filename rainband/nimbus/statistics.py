@@ -1,0 +1,259 @@
+"""Adds up what workers report. In memory only: a Nimbus that was restarted counts what the living workers report.
+
+A worker reports sums since it started. Those of the newest incarnation in each slot are kept as they are; when another
+incarnation takes its place, or a task leaves it, the last known sums are folded into a base, so totals never fall.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+import msgspec
+
+from rainband.nimbus.rows import Entry
+from rainband.records import (
+    ComponentStatistics,
+    ErrorRecord,
+    Slot,
+    Statistics,
+    TaskCount,
+    WorkerBeat,
+    WorkerState,
+)
+
+ERRORS_MAX = 1000
+COUNTERS_MAX = 1000
+SUMS = tuple(
+    field
+    for field in TaskCount.__struct_fields__
+    if field not in ("task", "component", "pending", "queued", "finished")
+)
+
+
+@dataclass(slots=True)
+class Heard:
+    """The newest beat of a slot. `present`: the supervisor's last heartbeat had it. `turn`: of the tally's clock."""
+
+    beat: WorkerBeat
+    present: bool
+    turn: int
+
+
+class Tally:
+    """The reports of one topology's workers."""
+
+    def __init__(self) -> None:
+        self._heard: dict[Slot, Heard] = {}
+        self._retired: dict[Slot, int] = {}
+        self._tasks: dict[int, TaskCount] = {}
+        self._counters: Counter[str] = Counter()
+        self._restarts = 0
+        self._replaced: Counter[Slot] = Counter()
+        self._errors: OrderedDict[tuple[object, ...], ErrorRecord] = OrderedDict()
+        self._turn = 0
+        self._quiet_since: tuple[int, tuple[int, int]] | None = None
+        self._quiet = False
+
+    def hear(self, slot: Slot, beat: WorkerBeat) -> None:
+        """A beat from a slot of the assignment."""
+        if self._retired.get(slot) == beat.incarnation:
+            return
+        self._turn += 1
+        last = self._heard.get(slot)
+        if last is not None:
+            if last.beat.incarnation != beat.incarnation:
+                self._fold(slot)
+                self._replaced[slot] += 1
+            else:
+                staying = {count.task for count in beat.tasks}
+                self._fold_tasks(count for count in last.beat.tasks if count.task not in staying)
+        self._heard[slot] = Heard(beat, True, self._turn)
+        self._remember(beat.errors)
+
+    def silence(self, slots: Iterable[Slot]) -> None:
+        """Their supervisor reported, and has no worker there."""
+        for slot in slots:
+            if slot in self._heard:
+                self._heard[slot].present = False
+
+    def keep_only(self, slots: Set[Slot]) -> None:
+        """The workers of all other slots are gone for good; their sums stay."""
+        for slot in self._heard.keys() - slots:
+            self._restarts += self._restarts_of(slot)
+            del self._replaced[slot]
+            self._fold(slot)
+
+    def observe(self, entry: Entry) -> None:
+        """Look at all beats after some came; `quiet` needs two such looks."""
+        beats = [self._heard[slot] for slot in entry.slots if self.beat(slot) is not None]
+        if len(beats) < len(entry.slots) or not beats or not all(is_idle(heard.beat) for heard in beats):
+            self._quiet_since = None
+            self._quiet = False
+            return
+        work = work_done(heard.beat for heard in beats)
+        if self._quiet_since is None or self._quiet_since[1] != work:
+            self._quiet_since = (self._turn, work)
+        self._quiet = len(beats) == 1 or all(heard.turn > self._quiet_since[0] for heard in beats)
+
+    def beat(self, slot: Slot) -> WorkerBeat | None:
+        """The newest beat of a worker that its supervisor still has."""
+        heard = self._heard.get(slot)
+        return heard.beat if heard is not None and heard.present else None
+
+    def running(self, entry: Entry) -> int:
+        """Slots whose worker is up with all executors placed there: every open and prepare has returned."""
+        if entry.assignment is None:
+            return 0
+        needed: dict[Slot, int] = {}
+        for placement in entry.assignment.placements:
+            needed[placement.slot] = max(placement.number, needed.get(placement.slot, 0))
+        return sum(is_running(self.beat(slot), number) for slot, number in needed.items())
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is pending or queued anywhere, and nothing was on its way between workers either.
+
+        One look at beats of different moments cannot tell the latter. So it takes two: all were idle, and then each
+        reported once more that it is, without having worked in between.
+        """
+        return self._quiet
+
+    def finished(self, entry: Entry) -> bool:
+        """Every spout is finished, everything is done."""
+        beats = [self.beat(slot) for slot in entry.slots]
+        return all(beat is not None and beat.drained for beat in beats) and self._quiet
+
+    def settled(self, entry: Entry, unheard: set[str]) -> bool:
+        """For the waits of kill and rebalance: spouts are paused, and nothing is pending on any worker.
+
+        `unheard` are supervisors that did not report since the wait began: what runs there is not known.
+        """
+        assert entry.assignment is not None
+        for slot in entry.slots:
+            if slot.supervisor in unheard:
+                return False
+            beat = self.beat(slot)
+            if beat is None or beat.state in (WorkerState.STARTING, WorkerState.CRASHED):
+                continue
+            if beat.version < entry.assignment.version or not beat.paused or not is_idle(beat):
+                return False
+        return True
+
+    def errors(self, component: str | None = None) -> tuple[ErrorRecord, ...]:
+        """The newest errors, oldest first."""
+        found = [error for error in self._errors.values() if component in (None, error.component)]
+        return tuple(sorted(found, key=lambda error: error.at))
+
+    def statistics(self, entry: Entry, *, missing: int, wanted: int, uptime_s: float) -> Statistics:
+        beats = tuple(beat for slot in sorted(entry.slots) if (beat := self.beat(slot)) is not None)
+        newest = [heard.beat for heard in self._heard.values()]
+        tasks = self._totals(newest)
+        spouts = [count for count in tasks.values() if kind_of(entry, count.component) == "spout"]
+        acked, failed, pending = (sum(getattr(c, name) for c in spouts) for name in ("acked", "failed", "pending"))
+        counters = Counter(self._counters)
+        for beat in newest:
+            counters.update(beat.counters)
+        own = [count for count in tasks.values() if not count.component.startswith("__")]
+        return Statistics(
+            name=entry.row.name,
+            topology_id=entry.topology_id,
+            status=entry.shown_status,
+            emitted=acked + failed + pending,
+            acked=acked,
+            failed=failed,
+            timed_out=sum(count.timed_out for count in spouts),
+            replayed=sum(count.replayed for count in spouts),
+            dead_letters=sum(count.dead_letters for count in spouts),
+            pending=pending,
+            executed=sum(count.executed for count in own),
+            transferred=sum(count.transferred for count in own),
+            errors=sum(count.errors for count in own),
+            lost=counters.get("lost", 0),
+            drained=self.finished(entry),
+            complete_s=sum((count.complete_s for count in spouts), 0.0),
+            uptime_s=uptime_s,
+            workers_wanted=wanted,
+            workers_running=self.running(entry),
+            slots_missing=missing,
+            restarts=self._restarts + sum(self._restarts_of(slot) for slot in self._heard),
+            components=by_component(entry, own),
+            workers=beats,
+            counters=dict(sorted(counters.items())),
+        )
+
+    def _restarts_of(self, slot: Slot) -> int:
+        """The supervisor counts them, and so do we, in case it was restarted itself."""
+        return max(self._replaced[slot], self._heard[slot].beat.restarts)
+
+    def _fold(self, slot: Slot) -> None:
+        last = self._heard.pop(slot)
+        self._retired[slot] = last.beat.incarnation
+        self._fold_tasks(last.beat.tasks)
+        if len(self._counters) < COUNTERS_MAX:
+            self._counters.update(last.beat.counters)
+
+    def _fold_tasks(self, counts: Iterable[TaskCount]) -> None:
+        for count in counts:
+            self._tasks[count.task] = add_task(self._tasks.get(count.task), count, gauges=False)
+
+    def _totals(self, beats: Iterable[WorkerBeat]) -> dict[int, TaskCount]:
+        totals = dict(self._tasks)
+        for beat in beats:
+            for count in beat.tasks:
+                totals[count.task] = add_task(totals.get(count.task), count, gauges=True)
+        return totals
+
+    def _remember(self, errors: Iterable[ErrorRecord]) -> None:
+        for error in errors:
+            key = (error.component, error.task, error.host, error.port, error.at, error.error)
+            known = self._errors.get(key)
+            if known is None or known.count < error.count:
+                self._errors[key] = error
+            while len(self._errors) > ERRORS_MAX:
+                self._errors.popitem(last=False)
+
+
+def is_running(beat: WorkerBeat | None, number: int) -> bool:
+    return beat is not None and beat.state == WorkerState.RUNNING and beat.version >= number
+
+
+def is_idle(beat: WorkerBeat) -> bool:
+    return beat.pending == 0 and beat.in_flight == 0 and all(count.queued == 0 for count in beat.tasks)
+
+
+def work_done(beats: Iterable[WorkerBeat]) -> tuple[int, int]:
+    tasks = [count for beat in beats for count in beat.tasks]
+    return sum(count.emitted for count in tasks), sum(count.executed for count in tasks)
+
+
+def kind_of(entry: Entry, component: str) -> str:
+    known = entry.plan.components.get(component)
+    return known.kind if known is not None else ""
+
+
+def add_task(earlier: TaskCount | None, count: TaskCount, *, gauges: bool) -> TaskCount:
+    """The sums of both; what is only true now (pending, queued, finished) from `count`, or not at all."""
+    sums = {name: getattr(count, name) + (getattr(earlier, name) if earlier is not None else 0) for name in SUMS}
+    if gauges:
+        return msgspec.structs.replace(count, **sums)
+    return TaskCount(count.task, count.component, **sums)
+
+
+def by_component(entry: Entry, counts: Iterable[TaskCount]) -> dict[str, ComponentStatistics]:
+    """One row per component of the plan, also for those nothing was heard of."""
+    rows: dict[str, dict[str, float]] = {name: {} for name in entry.plan.components if not name.startswith("__")}
+    for count in counts:
+        row = rows.setdefault(count.component, {})
+        for name in ("emitted", "transferred", "executed", "acked", "failed", "errors", "execute_s", "queued"):
+            row[name] = row.get(name, 0) + getattr(count, name)
+    return {
+        name: msgspec.convert({"component": name, "tasks": tasks_of(entry, name), **row}, ComponentStatistics)
+        for name, row in rows.items()
+    }
+
+
+def tasks_of(entry: Entry, component: str) -> int:
+    known: Mapping[str, range] = entry.plan.tasks
+    return len(known.get(component, range(0)))
