@@ -14,7 +14,7 @@ import click
 
 from rainband.cli import options
 from rainband.cli.output import answer, note, say
-from rainband.errors import ClusterUnavailable, UsageError
+from rainband.errors import ClusterUnavailable
 
 if TYPE_CHECKING:
     from rainband.config import Config

@@ -110,8 +110,7 @@ def parse_parallelism(texts: tuple[str, ...], known: tuple[str, ...] | None = No
 
 def connect(seeds: tuple[str, ...], config_file: str | None = None) -> Client:
     """A client of the Nimbus that --nimbus, RAINBAND_NIMBUS_SEEDS or the settings file name."""
-    from rainband.nimbus.client import Client
-
     from rainband.config import Config
+    from rainband.nimbus.client import Client
 
     return Client(*(seeds or Config.layer(load_settings(config_file, ()))["nimbus.seeds"]))

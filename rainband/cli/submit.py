@@ -14,9 +14,8 @@ from rainband.errors import NotReached, UsageError
 
 if TYPE_CHECKING:
     from rainband.nimbus.client import Running
-    from rainband.topology.graph import Topology
-
     from rainband.records import Statistics
+    from rainband.topology.graph import Topology
 
 FIRST_ACK_S = 5.0
 WAITING_S = 5.0

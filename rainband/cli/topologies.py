@@ -14,7 +14,6 @@ from rainband.errors import UsageError
 
 if TYPE_CHECKING:
     from rainband.nimbus.client import Running
-
     from rainband.records import ClusterSummary, TopologySummary
 
 
