@@ -9,9 +9,11 @@ settings of a component before those of its topology.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +22,9 @@ from rainband.errors import InvalidConfig, did_you_mean
 APP = "app"
 APP_DEPTH_MAX = 32
 APP_NODES_MAX = 100_000
+FILE_BYTES_MAX = 1 << 20
+ENV_PREFIX = "RAINBAND_"
+TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 TOPOLOGY = "topology"
 COMPONENT = "component"
@@ -305,3 +310,153 @@ def _at(where: str) -> str:
 def select(values: Mapping[str, Any], *scopes: str) -> dict[str, Any]:
     """Only the settings whose scope is one of `scopes`."""
     return {key: value for key, value in values.items() if find(key).scope in scopes}
+
+
+def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, object]) -> dict[str, Any]:
+    """What was set outside the program, checked: `flags` beat RAINBAND_* in `env`, which beat the file at `path`.
+
+    Strings are read as what their key wants; `app.NAME` sets one of the user's own. Raises InvalidConfig.
+    """
+    layers = [
+        validated(_nested_app(read_file(path), str(path)), where=str(path)) if path is not None else {},
+        _from_env(env),
+        validated(_nested_app(_typed(flags), "command line"), where="command line"),
+    ]
+    return Config.layer(*layers).plain()
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    """Variables that begin like a key but are none are refused; others, as RAINBAND_HOME, are not settings."""
+    names = {option.env: option for option in OPTIONS.values()}
+    families = {option.env.split("_")[1] for option in OPTIONS.values()} - {"APP", "STATE", "KEYS"}
+    found: dict[str, Any] = {}
+    for name, text in env.items():
+        if name in names:
+            found.update(validated(_typed({names[name].name: text}), where=name))
+        elif name.startswith(ENV_PREFIX) and name.split("_")[1] in families:
+            raise InvalidConfig(f"unknown variable {name}", did_you_mean(name, names))
+    return found
+
+
+def _typed(values: Mapping[str, object]) -> dict[str, object]:
+    """Strings turned into what their key wants; what cannot be turned stays, for `validated` to refuse."""
+    return {
+        key: _from_text(OPTIONS[key], value) if isinstance(value, str) and key in OPTIONS else value
+        for key, value in values.items()
+    }
+
+
+def _from_text(option: Option, text: str) -> object:
+    if option.default is None and text.strip().lower() in ("", "none", "null"):
+        return None
+    if option.kind == "str":
+        return text
+    if option.kind == "bool":
+        return TRUTHS.get(text.strip().lower(), text)
+    if option.kind in ("ints", "strs") and not text.lstrip().startswith("["):
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        return [int(item) if item.isdecimal() else item for item in items] if option.kind == "ints" else items
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _nested_app(values: Mapping[str, object], where: str) -> dict[str, object]:
+    """`app.a.b` keys gathered under `app`."""
+    result = {key: value for key, value in values.items() if not _in_app(key)}
+    app: dict[str, Any] = {}
+    given = values.get(APP)
+    if isinstance(given, Mapping):
+        app.update(copy.deepcopy(dict(given)))
+    for key in filter(_in_app, values):
+        place = app
+        *path, last = key.split(".")[1:]
+        for name in path:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise InvalidConfig(f"'{key}' lies inside a setting that is no mapping ({where})")
+        place[last] = values[key]
+    return {**result, APP: app} if app else result
+
+
+def _in_app(key: object) -> bool:
+    return isinstance(key, str) and key.startswith(APP + ".")
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """The settings in a TOML (.toml) or YAML (.yaml, .yml) file, keys flat or nested. Raises InvalidConfig."""
+    try:
+        size = path.stat().st_size if path.is_file() else -1
+        data = path.read_bytes() if 0 <= size <= FILE_BYTES_MAX else b""
+    except OSError as error:
+        raise InvalidConfig(f"cannot read the config file {path}: {error.strerror}") from None
+    if size < 0:
+        raise InvalidConfig(f"no config file {path}")
+    if size > FILE_BYTES_MAX:
+        raise InvalidConfig(f"the config file {path} has {size:,} bytes, more than {FILE_BYTES_MAX:,}")
+    if path.suffix == ".toml":
+        content = _read_toml(data, path)
+    elif path.suffix in (".yaml", ".yml"):
+        content = _read_yaml(data, path)
+    else:
+        raise InvalidConfig(f"the config file {path} is neither TOML nor YAML", "Name it .toml or .yaml")
+    if not isinstance(content, dict):
+        raise InvalidConfig(f"the config file {path} is no mapping of keys to values")
+    flat: dict[str, object] = {}
+    _flatten(content, "", flat, path)
+    return flat
+
+
+def _read_toml(data: bytes, path: Path) -> object:
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidConfig(f"the config file {path} is not TOML: {error}") from None
+
+
+def _read_yaml(data: bytes, path: Path) -> object:
+    """Plain data only: no tags, no anchors (which can blow up), no key twice."""
+    try:
+        import yaml
+    except ImportError:
+        raise InvalidConfig(
+            f"reading {path} needs PyYAML", "Install rainband[yaml], or write the file as TOML"
+        ) from None
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.events.AliasEvent):
+                raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: aliases are not allowed")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value:
+                if str(key.value) in seen:
+                    raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key '{key.value}' is there twice")
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
+    try:
+        content = yaml.load(data, Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidConfig(f"the config file {path} is not YAML: {' '.join(str(error).split())}") from None
+    return {} if content is None else content
+
+
+def _flatten(content: Mapping[Any, object], prefix: str, flat: dict[str, object], path: Path) -> None:
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise InvalidConfig(f"{path}: the key {name!r} is not a string")
+        key = prefix + name
+        if isinstance(value, dict) and key != APP and key not in OPTIONS:
+            if key.count(".") > 8:
+                raise InvalidConfig(f"unknown config key {key!r} ({path})")
+            _flatten(value, key + ".", flat, path)
+        elif key in flat:
+            raise InvalidConfig(f"the key '{key}' is there twice ({path})")
+        else:
+            flat[key] = value
