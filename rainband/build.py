@@ -17,8 +17,11 @@ HOT = (
     "rainband/messaging/frames.py",
     "rainband/messaging/link.py",
     "rainband/messaging/links.py",
+    "rainband/worker/routes.py",
     "rainband/worker/emit.py",
     "rainband/worker/tasks.py",
+    "rainband/worker/books.py",
+    "rainband/worker/transfer.py",
 )
 
 

@@ -207,7 +207,7 @@ class Worker:
         if outbox is None:
             outbox = Outbox(address, self.agenda)
             self.outboxes[address] = outbox
-            self.links.link(address, self.agenda.now)
+            self.links.link(address)
         return outbox
 
     def leave_peers(self, addresses: set[str]) -> None:
@@ -257,8 +257,8 @@ class Worker:
         self.agenda.now = now
         self.books.clock_now = now
         address = self.assignment.address(slot)
-        if address in self.outboxes and self.links.link(address, now).peer in (incarnation, 0):
-            self.peer_lost(address, self.links.gone(address, incarnation))
+        if address in self.outboxes and self.links.link(address).peer in (incarnation, 0):
+            self.peer_lost(address, self.links.gone(incarnation))
 
     def count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
@@ -487,7 +487,7 @@ class Worker:
             agenda.outboxes = []
             for outbox in outboxes:
                 if outbox.address in self.outboxes:
-                    self.outbound.flush(outbox, self.links.link(outbox.address, now))
+                    self.outbound.flush(outbox, self.links.link(outbox.address))
         self.links.flush(now, self.network)
 
     def timers(self, now: float) -> None:
