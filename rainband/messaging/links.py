@@ -175,9 +175,16 @@ class Links:
         self._fence(incarnation)
         return []
 
-    def gone(self, incarnation: int) -> list[object]:
-        """The process `incarnation` is known to be dead. The roots lost with it."""
-        return self.refuse(incarnation)
+    def gone(self, address: str, incarnation: int) -> list[object]:
+        """The process `incarnation` at `address` is dead. The roots lost with it, also if it never answered.
+
+        Said again it changes nothing: what has been queued since is for its successor.
+        """
+        if incarnation in self.fenced:
+            return []
+        self._fence(incarnation)
+        link = self.by_address.get(address)
+        return self._end(link) if link is not None and link.peer in (incarnation, 0) else []
 
     def links(self) -> Sequence[Link]:
         return list(self.by_address.values())
@@ -287,11 +294,12 @@ class Links:
         if incarnation == self.incarnation:
             self.refused += 1
             return []
-        link = self.by_incarnation.get(incarnation)
-        if link is None or link.address != address:
-            self._fence(incarnation)
+        if incarnation in self.fenced:
             return []
-        return [Gone(address, incarnation, self._end(link))]
+        link = self.by_address.get(address)
+        concerned = link is not None and link.peer in (incarnation, 0)
+        lost = self.gone(address, incarnation)
+        return [Gone(address, incarnation, lost)] if concerned else []
 
     def _adopt(self, link: Link, sender: int, events: list[Event]) -> None:
         old = link.peer

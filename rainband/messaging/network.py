@@ -170,7 +170,7 @@ class ZmqNetwork:
 
 
 class Announcer:
-    """Tells workers that a process is dead, from outside their links. Never waits; who is not reached learns it later."""
+    """Tells workers of a death from outside their links. Never waits; who is not reached learns it later."""
 
     def __init__(self) -> None:
         self._context: Context = zmq.Context(io_threads=1)
