@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -26,13 +26,27 @@ class Instruments(Protocol):
     def settled(self, component: str, task: int, message_id: object, done: bool) -> None: ...
 
 
-def bind_emits(instance: object, emitter: Emitter, instruments: Instruments | None, component: str) -> None:
-    """Put the emitter's methods onto the user's instance."""
-    for name in ("emit", "emit_many", "emit_direct"):
-        method = getattr(emitter, name)
-        if instruments is not None:
-            method = instruments.wrap_emit(component, emitter.task, method)
+def bind_methods(instance: object, methods: Mapping[str, Callable[..., Any]]) -> None:
+    """Put the runtime's methods onto the user's instance, over those of the base class that only refuse."""
+    for name, method in methods.items():
         setattr(instance, name, method)
+
+
+def bind_emits(instance: object, emitter: Emitter, instruments: Instruments | None) -> None:
+    """Put the emitter's methods onto the user's instance."""
+    methods = {name: getattr(emitter, name) for name in ("emit", "emit_many", "emit_direct")}
+    bind_methods(instance, instrumented(methods, emitter, instruments))
+
+
+def instrumented(
+    methods: Mapping[str, Callable[..., Any]], emitter: Emitter, instruments: Instruments | None
+) -> Mapping[str, Callable[..., Any]]:
+    """The emits as the test kit wants them; as they are without one."""
+    if instruments is None:
+        return methods
+    return {
+        name: instruments.wrap_emit(emitter.component, emitter.task, method) for name, method in methods.items()
+    }
 
 
 def bolt_task(
@@ -47,16 +61,14 @@ def bolt_task(
 ) -> BoltTask:
     """The runner of one bolt task on the worker's own loop."""
     component = emitter.component
-    bind_emits(instance, emitter, instruments, component)
+    bind_emits(instance, emitter, instruments)
     batch = getattr(instance, "execute_batch", None)
     execute: Callable[..., Any] | None = batch if batch is not None else getattr(instance, "execute", None)
     assert execute is not None
     if instruments is not None:
         execute = instruments.wrap_execute(component, emitter.task, execute)
     if isinstance(emitter, ManualEmitter):
-        setattr(instance, "ack", emitter.ack)
-        setattr(instance, "fail", emitter.fail)
-        setattr(instance, "reset_timeout", emitter.reset_timeout)
+        bind_methods(instance, {"ack": emitter.ack, "fail": emitter.fail, "reset_timeout": emitter.reset_timeout})
         if batch is None:
             return ManualBoltTask(level, limit, agenda, clock, emitter, execute, None, batch_size)
         return ManualBoltTask(level, limit, agenda, clock, emitter, None, execute, batch_size)
@@ -71,12 +83,14 @@ def spout_task(
 ) -> SpoutTask:
     """The runner of one plain spout task."""
     component = emitter.component
-    ack, fail = instance.ack, instance.fail
+    ack: Callable[[object], Any] = instance.ack
+    fail: Callable[[object], Any] = instance.fail
     if instruments is not None:
-        ack, fail = told(instruments, component, emitter.task, ack, True), told(instruments, component, emitter.task, fail, False)
+        ack = told(instruments, component, emitter.task, ack, True)
+        fail = told(instruments, component, emitter.task, fail, False)
     task = SpoutTask(emitter.task, clock, emitter, instance.next_tuple, ack, without_reason(fail), wait_s)
-    bind_emits(instance, emitter, instruments, component)
-    setattr(instance, "finish", task.finish)
+    bind_emits(instance, emitter, instruments)
+    bind_methods(instance, {"finish": task.finish})
     return task
 
 
@@ -100,7 +114,9 @@ def without_reason(fail: Callable[[object], Any]) -> Callable[[object, int], Any
 class Reliable:
     """A ReliableSpout joined to its book: replays come before new rows, dead letters after max_retries."""
 
-    def __init__(self, instance: ReliableSpout, emitter: SpoutEmitter, random: Random, instruments: Instruments | None) -> None:
+    def __init__(
+        self, instance: ReliableSpout, emitter: SpoutEmitter, random: Random, instruments: Instruments | None
+    ) -> None:
         self.instance = instance
         self.emitter = emitter
         self.random = random
@@ -115,13 +131,9 @@ class Reliable:
         self.last_position: object = None
 
     def bind(self, clock: Callable[[], float], wait_s: float) -> SpoutTask:
-        component = self.emitter.component
-        emits: dict[str, Callable[..., Any]] = {"emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct}
-        for name, method in emits.items():
-            if self.instruments is not None:
-                method = self.instruments.wrap_emit(component, self.emitter.task, method)
-            setattr(self.instance, name, method)
-        setattr(self.instance, "finish", self.finish)
+        emits = {"emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct}
+        bind_methods(self.instance, instrumented(emits, self.emitter, self.instruments))
+        bind_methods(self.instance, {"finish": self.finish})
         self.task = SpoutTask(self.emitter.task, clock, self.emitter, self.next_tuple, self.ack, self.fail, wait_s)
         return self.task
 
@@ -140,7 +152,9 @@ class Reliable:
             self.book.forget(message_id)
             raise
 
-    def emit_many(self, rows: Sequence[Sequence[object]], *, message_ids: Sequence[object], stream: str = "default") -> int:
+    def emit_many(
+        self, rows: Sequence[Sequence[object]], *, message_ids: Sequence[object], stream: str = "default"
+    ) -> int:
         names = list(message_ids)
         listed = list(rows)
         if len(names) != len(listed):

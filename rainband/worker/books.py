@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mypy_extensions import i64
 
-from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS, Group, Ledger, Pending, Tree, Verdict
+from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS, Group, Ledger, Tree, Verdict
 from rainband.worker.routes import Agenda, Outbox, Target
 from rainband.worker.tasks import FAILED, LOST, TIMED_OUT, SpoutTask
 
@@ -31,11 +31,13 @@ class Books:
     def keeper(self, root: int) -> int:
         """The task whose worker keeps the book of `root`; 0 when the id is of no topology like ours."""
         index = root >> INDEX_SHIFT
-        if index >= len(self.spout_tasks):
-            return 0
+        return self.keeper_of(index) if index < len(self.spout_tasks) else 0
+
+    def keeper_of(self, ordinal: int) -> int:
+        """The task whose worker keeps the book of the spout task with this ordinal."""
         if self.acker_tasks:
-            return self.acker_tasks[index % len(self.acker_tasks)]
-        return self.spout_tasks[index]
+            return self.acker_tasks[ordinal % len(self.acker_tasks)]
+        return self.spout_tasks[ordinal]
 
     def spout_task(self, root: int) -> int:
         index = root >> INDEX_SHIFT
@@ -243,5 +245,3 @@ class Books:
     @property
     def pending(self) -> int:
         return sum(len(spout.emitter.pending.trees) for spout in self.spouts.values())
-
-

@@ -7,6 +7,7 @@ asks each edge's chooser, and delivers. It never blocks; what has no room waits 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+
 from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Pending, Tree
@@ -50,7 +51,13 @@ class Emitter:
     """What bolts and spouts share: output streams, checks, routing. `active` only while a callback of its task runs."""
 
     def __init__(
-        self, component: str, task: int, outputs: dict[str, Output], gate: Gate, agenda: Agenda, pickle_types: frozenset[str]
+        self,
+        component: str,
+        task: int,
+        outputs: dict[str, Output],
+        gate: Gate,
+        agenda: Agenda,
+        pickle_types: frozenset[str],
     ) -> None:
         self.component = component
         self.task = task
@@ -111,7 +118,7 @@ class Emitter:
         )
 
     def check(self, row: tuple[object, ...], out: Output) -> None:
-        for field, value in zip(out.source.fields, row):
+        for field, value in zip(out.source.fields, row, strict=False):
             reason = check_value(value, self.pickle_types)
             if reason is not None:
                 raise ValueRefused(
@@ -163,7 +170,9 @@ class Emitter:
             "Choose one of context.tasks(component)",
         )
 
-    def hand_over(self, out: Output, row: tuple[object, ...], picked: list[tuple[Target, bool]], anchor: Tree | None) -> None:
+    def hand_over(
+        self, out: Output, row: tuple[object, ...], picked: list[tuple[Target, bool]], anchor: Tree | None
+    ) -> None:
         for target, credited in picked:
             target.deliver(row, out.source, anchor, credited)
         self.transferred += len(picked)
@@ -184,7 +193,13 @@ class BoltEmitter(Emitter):
     """For `Bolt`: everything emitted while a tuple is executed is anchored to it."""
 
     def __init__(
-        self, component: str, task: int, outputs: dict[str, Output], gate: Gate, agenda: Agenda, pickle_types: frozenset[str]
+        self,
+        component: str,
+        task: int,
+        outputs: dict[str, Output],
+        gate: Gate,
+        agenda: Agenda,
+        pickle_types: frozenset[str],
     ) -> None:
         Emitter.__init__(self, component, task, outputs, gate, agenda, pickle_types)
         self.anchor: Tree | None = None
@@ -216,7 +231,13 @@ class ManualEmitter(Emitter):
     """For `ManualBolt`: anchors are named, tuples are acked and failed by the bolt itself, each once."""
 
     def __init__(
-        self, component: str, task: int, outputs: dict[str, Output], gate: Gate, agenda: Agenda, pickle_types: frozenset[str]
+        self,
+        component: str,
+        task: int,
+        outputs: dict[str, Output],
+        gate: Gate,
+        agenda: Agenda,
+        pickle_types: frozenset[str],
     ) -> None:
         Emitter.__init__(self, component, task, outputs, gate, agenda, pickle_types)
         self.acked: i64 = 0
@@ -230,7 +251,9 @@ class ManualEmitter(Emitter):
         trees: list[Tree] = []
         for tup in anchors:
             if not isinstance(tup, Tuple):
-                raise EmitRefused(f"anchors of '{self.component}' hold {tup!r}, which is no tuple", "Pass received tuples")
+                raise EmitRefused(
+                    f"anchors of '{self.component}' hold {tup!r}, which is no tuple", "Pass received tuples"
+                )
             if not tup._open:
                 raise EmitRefused(
                     f"'{self.component}' anchored to a tuple it had already acked or failed", "Emit before you ack"

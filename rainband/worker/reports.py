@@ -33,9 +33,7 @@ class ErrorReports:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-TRACEBACK_MAX:]
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         count = 1 + self.suppressed.pop(component, 0)
-        self.fresh.append(
-            ErrorRecord(component, task, self.host, self.port, wall, message[:2000], text, tup, count)
-        )
+        self.fresh.append(ErrorRecord(component, task, self.host, self.port, wall, message[:2000], text, tup, count))
 
     def take(self) -> tuple[ErrorRecord, ...]:
         """Records since the last call."""

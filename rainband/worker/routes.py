@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from random import Random
 from struct import unpack
+
 from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Tree
@@ -101,7 +102,9 @@ class Gate:
 class Edge:
     """One subscription seen from one source component in this worker: its targets, and how many of them are full."""
 
-    def __init__(self, source: str, stream: str, consumer: str, targets: list[Target], gate: Gate, *, credited: bool) -> None:
+    def __init__(
+        self, source: str, stream: str, consumer: str, targets: list[Target], gate: Gate, *, credited: bool
+    ) -> None:
         self.source = source
         self.stream = stream
         self.consumer = consumer
@@ -342,4 +345,3 @@ class Agenda:
             if not tree.failed:
                 tree.failed = True
                 self.failed.append(tree)
-

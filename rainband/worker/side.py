@@ -17,9 +17,9 @@ from mypy_extensions import i64
 from rainband.acker.ledger import Group, Tree
 from rainband.clock import Clock
 from rainband.errors import EmitRefused, FailTuple
-from rainband.topology.components import Bolt, ManualBolt, ReliableSpout, Spout
+from rainband.topology.components import Bolt, ReliableSpout, Spout
 from rainband.topology.tuples import Tuple
-from rainband.worker.bind import Instruments, Reliable, told
+from rainband.worker.bind import Instruments, Reliable, bind_methods, instrumented, told
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, Output, SpoutEmitter
 from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
 from rainband.worker.routes import Agenda, Target
@@ -29,8 +29,18 @@ if TYPE_CHECKING:
     from rainband.worker.wiring import LocalTask
 
 CALLBACKS = (
-    "open", "next_tuple", "ack", "fail", "activate", "deactivate", "close",
-    "prepare", "execute", "execute_batch", "tick", "cleanup",
+    "open",
+    "next_tuple",
+    "ack",
+    "fail",
+    "activate",
+    "deactivate",
+    "close",
+    "prepare",
+    "execute",
+    "execute_batch",
+    "tick",
+    "cleanup",
 )
 BLOCKING_AHEAD = 32
 PUMP = 64
@@ -97,7 +107,9 @@ class SideEmits:
             count += 1
         return count
 
-    def emit_direct(self, task: int, values: Sequence[object], *, stream: str = "default", **given: Any) -> tuple[int, ...]:
+    def emit_direct(
+        self, task: int, values: Sequence[object], *, stream: str = "default", **given: Any
+    ) -> tuple[int, ...]:
         call = self.call()
         subject = self.subject(given)
         out = self.emitter.output(stream)
@@ -106,13 +118,8 @@ class SideEmits:
         return (task,)
 
     def bind(self, instance: object, instruments: Instruments | None) -> None:
-        methods: dict[str, Callable[..., Any]] = {
-            "emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct
-        }
-        for name, method in methods.items():
-            if instruments is not None:
-                method = instruments.wrap_emit(self.emitter.component, self.emitter.task, method)
-            setattr(instance, name, method)
+        emits = {"emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct}
+        bind_methods(instance, instrumented(emits, self.emitter, instruments))
 
 
 class SideBoltTask(BoltTask):
@@ -229,10 +236,19 @@ class SideSpoutTask(SpoutTask):
     """A spout task whose callbacks run on a lane; one round of next_tuple is under way at a time."""
 
     def __init__(
-        self, clock: Callable[[], float], emitter: SpoutEmitter, instance: Spout, lane: Lane, sides: Sides, wait_s: float,
-        ack: Callable[[Any], Any], fail: Callable[[Any], Any],
+        self,
+        clock: Callable[[], float],
+        emitter: SpoutEmitter,
+        instance: Spout,
+        lane: Lane,
+        sides: Sides,
+        wait_s: float,
+        ack: Callable[[Any], Any],
+        fail: Callable[[Any], Any],
     ) -> None:
-        SpoutTask.__init__(self, emitter.task, clock, emitter, instance.next_tuple, self.tell_ack, self.tell_fail, wait_s)
+        SpoutTask.__init__(
+            self, emitter.task, clock, emitter, instance.next_tuple, self.tell_ack, self.tell_fail, wait_s
+        )
         self.user_next = instance.next_tuple
         self.user_ack = ack
         self.user_fail = fail
@@ -366,39 +382,64 @@ class Sides:
 
     def lane(self, instance: object, executor: int) -> Lane:
         if self.virtual:
-            return self.lanes.setdefault("virtual", VirtualLane(self.results, self.clock)) if "virtual" not in self.lanes else self.lanes["virtual"]
-        blocking: bool = getattr(instance, "blocking", False)
-        name = f"executor-{executor}" if blocking else "async"
+            return self.lane_named("virtual", lambda: VirtualLane(self.results, self.clock))
+        if getattr(instance, "blocking", False):
+            name = f"executor-{executor}"
+            return self.lane_named(name, lambda: ThreadLane(self.results, name))
+        return self.lane_named("async", lambda: AsyncLane(self.results))
+
+    def lane_named(self, name: str, make: Callable[[], Lane]) -> Lane:
         lane = self.lanes.get(name)
         if lane is None:
-            lane = ThreadLane(self.results, name) if blocking else AsyncLane(self.results)
+            lane = make()
             self.lanes[name] = lane
         return lane
 
     def bolt(
-        self, instance: Bolt, emitter: Emitter, level: int, limit: int, clock: Callable[[], float],
-        instruments: Instruments | None, executor: int, batch_size: int,
+        self,
+        instance: Bolt,
+        emitter: Emitter,
+        level: int,
+        limit: int,
+        clock: Callable[[], float],
+        instruments: Instruments | None,
+        executor: int,
+        batch_size: int,
     ) -> SideBoltTask:
         lane = self.lane(instance, executor)
         manual = isinstance(emitter, ManualEmitter)
         SideEmits(emitter, "anchors" if manual else "").bind(instance, instruments)
         if manual:
-            for name in ("ack", "fail", "reset_timeout"):
-                setattr(instance, name, manual_op(name))
+            bind_methods(instance, {name: manual_op(name) for name in ("ack", "fail", "reset_timeout")})
         batch = getattr(instance, "execute_batch", None)
         execute: Callable[[Any], Any] = batch if batch is not None else instance.execute
         if instruments is not None:
             execute = instruments.wrap_execute(emitter.component, emitter.task, execute)
         ahead = BLOCKING_AHEAD if instance.blocking else instance.max_in_flight
         task = SideBoltTask(
-            level, limit, self.agenda, clock, emitter, lane, self, execute, ahead, batch_size if batch is not None else 0
+            level,
+            limit,
+            self.agenda,
+            clock,
+            emitter,
+            lane,
+            self,
+            execute,
+            ahead,
+            batch_size if batch is not None else 0,
         )
         self.lane_of[emitter.task] = lane
         return task
 
     def spout(
-        self, instance: Spout, emitter: SpoutEmitter, clock: Callable[[], float], wait_s: float,
-        instruments: Instruments | None, executor: int, random: Random,
+        self,
+        instance: Spout,
+        emitter: SpoutEmitter,
+        clock: Callable[[], float],
+        wait_s: float,
+        instruments: Instruments | None,
+        executor: int,
+        random: Random,
     ) -> tuple[SideSpoutTask, Reliable | None]:
         lane = self.lane(instance, executor)
         ack: Callable[[Any], Any] = instance.ack
@@ -413,7 +454,7 @@ class Sides:
             task.reliable.user_ack = lambda message_id: task.tell(ack, message_id)
             task.reliable.user_fail = lambda message_id: task.tell(fail, message_id)
         SideEmits(emitter, "message_id").bind(instance, instruments)
-        setattr(instance, "finish", task.reliable.finish if task.reliable is not None else task.finish)
+        bind_methods(instance, {"finish": task.reliable.finish if task.reliable is not None else task.finish})
         self.lane_of[emitter.task] = lane
         return task, task.reliable
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+
 from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Tree

@@ -11,20 +11,21 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from mypy_extensions import i64
 
-import msgspec
-
-from rainband.acker.ledger import Tree
+from rainband.acker.ledger import Group, Tree
 from rainband.errors import ValueRefused, WireError
 from rainband.messaging.frames import ACKS, CREDIT, DATA
-from rainband.messaging.links import Link
+from rainband.messaging.link import Link
 from rainband.messaging.values import decode_rows, encode_rows
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.books import Books
 from rainband.worker.routes import Agenda, CreditLine, Outbox, Run, Runner, Target
 
 ROWS_MAX = 4096
+
+OnRefused = Callable[[Run, int, ValueRefused], None]
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder().decode
@@ -63,8 +64,14 @@ class Inbound:
     """Decodes messages of other workers into the inboxes of this one."""
 
     def __init__(
-        self, agenda: Agenda, books: Books, runners: dict[int, Runner], targets: dict[int, Target], window: int,
-        source_of: Callable[[int, int], Source], pickle_types: frozenset[str],
+        self,
+        agenda: Agenda,
+        books: Books,
+        runners: dict[int, Runner],
+        targets: dict[int, Target],
+        window: int,
+        source_of: Callable[[int, int], Source],
+        pickle_types: frozenset[str],
     ) -> None:
         self.agenda = agenda
         self.books = books
@@ -179,8 +186,6 @@ class Inbound:
 
     def group(self, tree: Tree, others: list[int], edge: int, seen: dict[int, Tree]) -> Tree:
         """A tuple of several roots: its edge enters the book of each of them."""
-        from rainband.acker.ledger import Group
-
         trees = [tree]
         for root in others:
             other = seen.get(root)
@@ -252,7 +257,7 @@ class Inbound:
 class Outbound:
     """Encodes the outboxes into messages of the links."""
 
-    def __init__(self, books: Books, pickle_types: frozenset[str], on_refused: Callable[[Run, int, ValueRefused], None]) -> None:
+    def __init__(self, books: Books, pickle_types: frozenset[str], on_refused: OnRefused) -> None:
         self.books = books
         self.pickle_types = pickle_types
         self.on_refused = on_refused

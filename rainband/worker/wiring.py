@@ -130,7 +130,7 @@ class Wiring:
             task,
             tuple(sorted(local)),
             self.config_of(component),
-            report_error=lambda error, task=task: self.report(task, error, None),
+            report_error=lambda error: self.report(task, error, None),
             secrets=self.secrets,
         )
         made = LocalTask(task, name, self.load(name), context)
@@ -157,7 +157,13 @@ class Wiring:
         assert isinstance(instance, Spout)
         if is_side(instance):
             made.spout, made.reliable = self.sides.spout(
-                instance, emitter, self.clock, wait_s, self.instruments, self.executor_of.get(made.task, made.task), self.random
+                instance,
+                emitter,
+                self.clock,
+                wait_s,
+                self.instruments,
+                self.executor_of.get(made.task, made.task),
+                self.random,
             )
         elif isinstance(instance, ReliableSpout):
             made.reliable = Reliable(instance, emitter, self.random, self.instruments)
@@ -182,7 +188,14 @@ class Wiring:
         size: int = made.context.config["topology.batch.size"]
         if is_side(instance):
             made.bolt = self.sides.bolt(
-                instance, emitter, component.level, self.limit, self.clock, self.instruments, self.executor_of.get(made.task, made.task), size
+                instance,
+                emitter,
+                component.level,
+                self.limit,
+                self.clock,
+                self.instruments,
+                self.executor_of.get(made.task, made.task),
+                size,
             )
         else:
             made.bolt = bolt_task(
@@ -191,7 +204,9 @@ class Wiring:
         made.bolt.on_error = self.report
         self.runners[made.task] = made.bolt
 
-    def outputs(self, made: LocalTask, component: ComponentPlan, gate: Gate, local: frozenset[int]) -> dict[str, Output]:
+    def outputs(
+        self, made: LocalTask, component: ComponentPlan, gate: Gate, local: frozenset[int]
+    ) -> dict[str, Output]:
         outputs: dict[str, Output] = {}
         for stream, plan in component.streams.items():
             source = Source(made.component, stream, made.task, plan.fields, self.number[made.component, stream])
@@ -293,5 +308,3 @@ class Wiring:
         for gate in self.gates.values():
             if gate.blocked == 0:
                 self.agenda.unpark(gate)
-
-

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-from rainband.acker.ledger import Ledger
+from rainband.acker.ledger import Ledger, Tree
 from rainband.clock import Clock
 from rainband.config import Config
 from rainband.errors import FailTuple, ValueRefused, WireError
@@ -95,7 +95,9 @@ class Worker:
         levels = 1 + max((component.level for component in plan.components.values()), default=0)
         self.agenda = Agenda(levels, random)
         self.agenda.now = self.started
-        spouts = [task for name in sorted(plan.components) if plan.components[name].kind == "spout" for task in plan.tasks[name]]
+        spouts = [
+            task for name, ids in sorted(plan.tasks.items()) if plan.components[name].kind == "spout" for task in ids
+        ]
         self.books = Books(self.agenda, spouts, list(plan.tasks.get(ACKER, ())))
         self.sides = Sides(self.agenda, network.wake, virtual, clock)
         self.errors = ErrorReports(
@@ -125,7 +127,13 @@ class Worker:
         self.outboxes: dict[str, Outbox] = {}
         pickles = self.wiring.pickle_types
         self.inbound = Inbound(
-            self.agenda, self.books, self.wiring.runners, self.wiring.targets, self.wiring.limit, self.wiring.source, pickles
+            self.agenda,
+            self.books,
+            self.wiring.runners,
+            self.wiring.targets,
+            self.wiring.limit,
+            self.wiring.source,
+            pickles,
         )
         self.outbound = Outbound(self.books, pickles, self.refused_value)
         self.timeout_s: float = float(self.config["topology.message.timeout.secs"])
@@ -167,9 +175,11 @@ class Worker:
         for task, rest in leaving:
             target = self.wiring.targets[task]
             for tup in rest:
-                target.deliver(tup._values, tup._source, tup._anchor, True)
-                if tup._anchor is not None:
-                    self.agenda.release(tup._anchor)
+                anchor = tup._anchor
+                assert anchor is None or isinstance(anchor, Tree)
+                target.deliver(tup._values, tup._source, anchor, True)
+                if anchor is not None:
+                    self.agenda.release(anchor)
         self.leave_peers(set(address_of.values()))
         if before:
             self.lose_tasks(frozenset(task for task in moved if task in before), LOST)
@@ -231,9 +241,8 @@ class Worker:
         lost = {self.plan.component_of[task] for task in tasks}
         spouts = frozenset(
             task
-            for task in self.books.spout_tasks
-            if self.plan.downstream(self.plan.component_of[task]) & lost
-            or (self.books.acker_tasks and self.books.acker_tasks[self.books.spout_tasks.index(task) % len(self.books.acker_tasks)] in tasks)
+            for ordinal, task in enumerate(self.books.spout_tasks)
+            if self.plan.downstream(self.plan.component_of[task]) & lost or self.books.keeper_of(ordinal) in tasks
         )
         self.count("failed_by_loss", self.books.fail_spouts(spouts))
 
@@ -258,7 +267,7 @@ class Worker:
         self.books.clock_now = now
         address = self.assignment.address(slot)
         if address in self.outboxes and self.links.link(address).peer in (incarnation, 0):
-            self.peer_lost(address, self.links.gone(incarnation))
+            self.peer_lost(address, self.links.gone(address, incarnation))
 
     def count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
@@ -267,7 +276,8 @@ class Worker:
         """Record an error of user code."""
         component = self.plan.component_of.get(task, "")
         if self.raise_errors and self.raised is None and not isinstance(error, FailTuple):
-            error.add_note(f"in component '{component}', task {task}" + (f", tuple {shown(tup)}" if tup is not None else ""))
+            where = f"in component '{component}', task {task}"
+            error.add_note(where if tup is None else f"{where}, tuple {shown(tup)}")
             self.raised = error
         self.errors.add(component, task, error, shown(tup), self.agenda.now, self.clock.wall())
 
@@ -280,7 +290,8 @@ class Worker:
             target.sent -= 1
             target.drain()
         component, stream = self.wiring.streams[run.number]
-        self.report(run.sources[position], ValueRefused(f"'{component}' emitted on stream '{stream}': {error.message}", error.fix), None)
+        told = ValueRefused(f"'{component}' emitted on stream '{stream}': {error.message}", error.fix)
+        self.report(run.sources[position], told, None)
 
     # Life of the components
 
