@@ -90,7 +90,7 @@ class Nimbus:
         self._store = store
         self._blobs = blobs
         self._require_bundle = require_bundle
-        self._epoch = store.lead()
+        self.epoch = store.lead()
         values = store.read_all().values
         self._entries, self.damaged = read_entries(values)
         self._counter = read_counter(values, self._entries)
@@ -304,7 +304,7 @@ class Nimbus:
         if old is not None and (old.placements, old.hosts, old.keys) == (placements, hosts, keys):
             return entry
         status = entry.row.status
-        assignment = Assignment(entry.topology_id, version, status, placements, hosts, self._epoch, keys)
+        assignment = Assignment(entry.topology_id, version, status, placements, hosts, self.epoch, keys)
         return replace(entry, assignment=assignment)
 
     def _announced(self, entry: Entry) -> Entry:
@@ -312,12 +312,12 @@ class Nimbus:
         old = entry.assignment
         if old is None or old.status == entry.row.status:
             return entry
-        new = msgspec.structs.replace(old, status=entry.row.status, version=old.version + 1, epoch=self._epoch)
+        new = msgspec.structs.replace(old, status=entry.row.status, version=old.version + 1, epoch=self.epoch)
         return replace(entry, assignment=new)
 
     def _write(self, old: Entry | None, new: Entry | None, *also: Change) -> None:
         """Make a decision last, then believe it. Raises StoreError; then nothing was decided."""
-        self._store.write(self._epoch, [*changes(old, new), *also])
+        self._store.write(self.epoch, [*changes(old, new), *also])
         known = old or new
         assert known is not None
         topology_id = known.topology_id
@@ -372,7 +372,7 @@ class Nimbus:
             if entry.assignment is not None
             and beat.known.get(topology_id) != (entry.assignment.epoch, entry.assignment.version)
         )
-        return HeartbeatReply(changed, tuple(wanted), self._epoch, self._store.cluster_id)
+        return HeartbeatReply(changed, tuple(wanted), self.epoch, self._store.cluster_id)
 
     def _hear_workers(self, beat: Heartbeat, entry: Entry) -> None:
         tally = self._tallies[entry.topology_id]
