@@ -52,6 +52,10 @@ class Topology:
         taken = [*self._snapshots.values(), *self._groupings.values()]
         return {one.digest: one.pickle for one in sorted(taken, key=lambda one: one.digest)}
 
+    def parts(self) -> list[object]:
+        """Everything of the user's that travels as a pickle: to look at, not to run or change."""
+        return [taken.original for taken in (*self._snapshots.values(), *self._groupings.values())]
+
     def digest(self) -> str:
         """SHA-256 of the plan, and through it of every component: equal for equal topologies."""
         return self.plan.digest()
