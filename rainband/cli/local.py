@@ -15,7 +15,7 @@ from rainband.clock import SystemClock
 from rainband.errors import NotReached
 
 if TYPE_CHECKING:
-    from rainband.records import ErrorRecord, Statistics
+    from rainband.records import ComponentStatistics, ErrorRecord, Statistics
 
 LOOK_S = 0.05
 TELL_S = 2.0
@@ -97,7 +97,7 @@ def _summarise(
     say(f"{_end(statistics)} after {seconds:.1f} s; next: rainband up, rainband submit FILE")
 
 
-def _components(statistics: Statistics) -> list[object]:
+def _components(statistics: Statistics) -> list[ComponentStatistics]:
     return [c for name, c in sorted(statistics.components.items()) if not name.startswith("__")]
 
 

@@ -99,8 +99,9 @@ def run(argv: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return 2
     except click.UsageError as error:
-        where = f"See: {error.ctx.command_path} --help" if error.ctx else ""
-        return complain(UsageError(error.format_message().rstrip("."), where), as_json)
+        message = error.format_message().rstrip(".")
+        more = f"See: {error.ctx.command_path} --help" if error.ctx and not message.endswith("?") else ""
+        return complain(UsageError(message, more), as_json)
     except click.ClickException as error:
         return complain(RainbandError(error.format_message().rstrip(".")), as_json)
     except Exception as error:

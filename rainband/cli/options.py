@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,25 +74,19 @@ def load_settings(config_file: str | None, settings: tuple[str, ...], **flags: o
 
     given: dict[str, Any] = dict(parse_setting(text) for text in settings)
     given |= {name.replace("_", "."): value for name, value in flags.items() if value is not None}
-    return load_with_environment(config, config_file, given)
-
-
-def load_with_environment(config: Any, config_file: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    import os
-
-    loaded: dict[str, Any] = config.load(Path(config_file) if config_file else None, os.environ, given)
-    return loaded
+    return config.load(Path(config_file) if config_file else None, os.environ, given)
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """'a.b=3' -> ('a.b', 3). The value is JSON where it can be read as such, else the text itself."""
+    """'a.b=3' -> ('a.b', '3'): a known key makes of the text what it wants. Values under `app` are JSON, or text."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    if not equals or not key:
         raise InvalidConfig(f"-c {text!r} is not KEY=VALUE", "Write -c topology.workers=2")
-    try:
-        return key.strip(), json.loads(value)
-    except ValueError:
-        return key.strip(), {"True": True, "False": False, "None": None}.get(value, value)
+    if key.partition(".")[0] == "app":
+        with contextlib.suppress(ValueError):
+            return key, json.loads(value)
+    return key, value
 
 
 def parse_parallelism(texts: tuple[str, ...], known: tuple[str, ...] | None = None) -> dict[str, int]:
@@ -113,4 +109,6 @@ def connect(seeds: tuple[str, ...], config_file: str | None = None) -> Client:
     from rainband.config import Config
     from rainband.nimbus.client import Client
 
-    return Client(*(seeds or Config.layer(load_settings(config_file, ()))["nimbus.seeds"]))
+    client = Client(*(seeds or Config.layer(load_settings(config_file, ()))["nimbus.seeds"]))
+    click.get_current_context().call_on_close(client.close)
+    return client

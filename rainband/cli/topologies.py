@@ -98,7 +98,7 @@ def deactivate_command(name: str, seeds: tuple[str, ...], as_json: bool, verbose
 @options.workers_option
 @options.parallelism_option
 @options.nimbus_option
-@options.timeout_option(120.0, "Wait at most this long for the new workers.")
+@options.timeout_option(None, "Wait at most this long for it to run so (default: the wait and 30 s).")
 @options.json_option
 @options.verbose_option
 def rebalance_command(
@@ -107,7 +107,7 @@ def rebalance_command(
     workers: int | None,
     parallelism: tuple[str, ...],
     seeds: tuple[str, ...],
-    timeout_s: float,
+    timeout_s: float | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -116,8 +116,8 @@ def rebalance_command(
         raise UsageError(f"-n {workers} is not a number of workers", "Write 1 or more")
     clock = SystemClock()
     began = clock.now()
-    running = _running(seeds, name)
     wanted = options.parse_parallelism(parallelism)
+    running = _running(seeds, name)
     running.rebalance(workers=workers, parallelism=wanted, wait_s=wait_s, timeout_s=timeout_s)
     statistics = running.statistics()
     _report(as_json, name, "rebalanced", workers=statistics.workers_running, seconds=round(clock.now() - began, 2))
@@ -128,11 +128,17 @@ def rebalance_command(
 @options.wait_option
 @options.yes_option
 @options.nimbus_option
-@options.timeout_option(120.0, "Give up watching after this long; the kill goes on.")
+@options.timeout_option(None, "Stop watching after this long (default: the wait and 30 s); the kill goes on.")
 @options.json_option
 @options.verbose_option
 def kill_command(
-    name: str, wait_s: float | None, yes: bool, seeds: tuple[str, ...], timeout_s: float, as_json: bool, verbose: bool
+    name: str,
+    wait_s: float | None,
+    yes: bool,
+    seeds: tuple[str, ...],
+    timeout_s: float | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Stop the spouts of topology NAME, let what is pending finish, and remove it."""
     running = _running(seeds, name)

@@ -73,7 +73,7 @@ class Count(ManualBolt):
         self.counts: Counter[str] = Counter()
         self.uncommitted: list[Tuple] = []
 
-    def execute_batch(self, tups: list[Tuple]) -> None:
+    def execute_batch(self, tups: Sequence[Tuple]) -> None:
         self.counts.update([tup.values[0] for tup in tups])
         self.uncommitted += tups
         if len(self.uncommitted) >= COMMIT_TUPLES:

@@ -109,13 +109,13 @@ class EmbeddedCluster:
         self.children.clear()
 
     def _start(self, name: str) -> None:
-        settings = {**self.settings, "state.dir": str(self.state / name)}
+        settings = {**self.settings, "state.dir": str(self.state if name == "nimbus" else self.state / name)}
         own = ["nimbus"] if name == "nimbus" else ["supervisor", "--slots", str(self.slots), "--stop-workers"]
         if name == "nimbus":
             settings |= {"nimbus.host": self.host, "nimbus.port": self.port}
         else:
             settings |= {"nimbus.seeds": [self.address], "supervisor.host": self.host}
-        given = [part for key, value in settings.items() for part in ("-c", f"{key}={json.dumps(value)}")]
+        given = [part for key, value in settings.items() for part in ("-c", f"{key}={_text(value)}")]
         log = self.state / f"{name}.log"
         log.unlink(missing_ok=True)
         argv = processes.python_command("rainband", *own, "--while", str(os.getpid()), *given)
@@ -143,6 +143,10 @@ class EmbeddedCluster:
                     )
         finally:
             client.close()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def run_script(path: Path, *arguments: str, timeout_s: float = 600.0) -> str:

@@ -1,0 +1,121 @@
+"""The door: every end becomes an exit code and one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rainband.cli import main
+from rainband.cli.main import COMMANDS, run
+from rainband.errors import ClusterUnavailable, InvalidTopology, NotAllowed, NotReached, Refused, TopologyNotFound
+
+
+def test_bare_command_says_what_to_type_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1] for line in out.splitlines()[2:]] == ["demo", "up", "--help"]
+
+
+def test_help_names_every_command_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    lines = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines if line[2:3].strip()] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: rainband {command} ")
+    assert "--json" in out
+
+
+def test_version_says_which_build_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert "compiled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["sumbit", "x.py"], "error: no command 'sumbit'. Did you mean 'submit'?"),
+        (["zzz"], "error: no command 'zzz'. See: rainband --help"),
+        (["list", "--nimbs", "x"], "error: No such option '--nimbs'. Did you mean '--nimbus'?"),
+        (["kill"], "error: Missing argument 'NAME'. See: rainband kill --help"),
+        (["demo", "--kill-worker=nimbus"], "error: Invalid value for '--kill-worker'"),
+        (["kill", "x", "-w", "-1"], "error: -w is a number of seconds from 0 up, not -1.0"),
+        (["rebalance", "x", "-e", "count=0"], "error: -e 'count=0' is not COMPONENT=N with N of 1 or more"),
+        (["rebalance", "x", "-n", "0"], "error: -n 0 is not a number of workers. Write 1 or more"),
+        (["config", "topology.worker"], "error: no setting 'topology.worker'. Did you mean 'topology.workers'?"),
+        (["config", "-c", "topology.workers"], "error: -c 'topology.workers' is not KEY=VALUE"),
+        (["config", "-c", "topology.workers=many"], "error: 'topology.workers' cannot be 'many'"),
+        (["config", "--config", "/nowhere.toml"], "error: "),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+    assert run([*argv, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert set(json.loads(err)) == {"code", "message", "fix"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("boom"), 1),
+        (OSError(28, "No space left on device", "/x"), 1),
+        (InvalidTopology(["a", "b"]), 2),
+        (Refused("no"), 3),
+        (TopologyNotFound("no"), 3),
+        (ClusterUnavailable("no"), 4),
+        (NotAllowed("no"), 5),
+        (NotReached("no"), 6),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main.rainband, "main", fail)
+    assert run(["list"]) == code
+
+
+def test_each_problem_of_a_topology_has_its_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise InvalidTopology(["first\nproblem", "second"], "Fix both")
+
+    monkeypatch.setattr(main.rainband, "main", fail)
+    assert run(["submit"]) == 2
+    assert capsys.readouterr().err.splitlines() == ["error: first problem", "error: second", "error: Fix both"]
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, time; began = time.perf_counter()\n"
+        "from rainband.cli.main import run\n"
+        "code = run(['--help'])\n"
+        "heavy = {'zmq', 'rich', 'kazoo', 'psutil', 'msgspec', 'asyncio', 'sqlite3'} & set(sys.modules)\n"
+        "print(code, sorted(heavy), time.perf_counter() - began, file=sys.stderr)\n"
+    )
+    tries = []
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", script],
+            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+        code, heavy, seconds = done.stderr.rsplit(maxsplit=2)
+        assert (code, heavy) == ("0", "[]")
+        tries.append(float(seconds))
+    assert min(tries) < 0.2

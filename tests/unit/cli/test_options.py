@@ -1,0 +1,45 @@
+"""KEY=VALUE and COMP=N as people type them."""
+
+from __future__ import annotations
+
+import pytest
+
+from rainband.cli.options import parse_parallelism, parse_setting
+from rainband.errors import InvalidConfig, UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("k=3", "k", "3"),
+        (" k =a=b", "k", "a=b"),
+        ("k=", "k", ""),
+        ("app.n=3", "app.n", 3),
+        ("app.n=[1, true]", "app.n", [1, True]),
+        ("app.n=words", "app.n", "words"),
+        ("application=3", "application", "3"),
+    ],
+)
+def test_values_are_text_and_under_app_json(text: str, key: str, value: object) -> None:
+    assert parse_setting(text) == (key, value)
+
+
+@pytest.mark.parametrize("text", ["k", "", "=3", " =3"])
+def test_settings_without_key_or_value_are_refused(text: str) -> None:
+    with pytest.raises(InvalidConfig, match="is not KEY=VALUE"):
+        parse_setting(text)
+
+
+def test_parallelism() -> None:
+    assert parse_parallelism(("a=1", "b.c=20")) == {"a": 1, "b.c": 20}
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=3", "a=0", "a=-1", "a=1.5", "a=x", "a=٣x"])
+def test_bad_parallelism(text: str) -> None:
+    with pytest.raises(UsageError, match="is not COMPONENT=N"):
+        parse_parallelism((text,))
+
+
+def test_unknown_component_gives_a_hint() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'count'"):
+        parse_parallelism(("cuont=2",), ("count", "split"))
