@@ -69,7 +69,7 @@ def canonical(key: object) -> bytes:
         assert isinstance(key, str)
         return b"s" + key.encode("utf-8", "surrogatepass")
     if kind is int:
-        return b"n" + hash(key).to_bytes(8, "little", signed=True)
+        return _hashed(key)
     return _canonical(key, 0)
 
 
@@ -122,7 +122,14 @@ def _builtin(key: Any, base: type, depth: int) -> bytes:
 def _number(key: Any) -> bytes:
     if key.is_nan() if isinstance(key, Decimal) else key != key:
         raise ValueRefused("NaN cannot be a grouping key: it is not equal to itself", "Emit None, or filter it out")
-    return b"n" + hash(key).to_bytes(8, "little", signed=True)
+    return _hashed(key)
+
+
+def _hashed(number: object) -> bytes:
+    value = hash(number)
+    if value == -2 and number == -1:  # hash(-1) is -2, as is hash(-2)
+        value = -1
+    return b"n" + value.to_bytes(8, "little", signed=True)
 
 
 def _container(key: Any, base: type, depth: int) -> bytes:

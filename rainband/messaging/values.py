@@ -1,8 +1,8 @@
 """The codec of rows: what comes out has exactly the types that went in.
 
 Rows of one stream are encoded together, as columns: `[count, column, column, ...]` in MessagePack. None, bool, int of
-64 bits, float, str, bytes, and lists and dicts of such values are MessagePack's own, so their columns never pass
-through Python code. Every other value is an extension (`Code`), whose payload is again MessagePack where it has parts.
+64 bits, float, str and bytes are MessagePack's own, so a column of them never passes through Python code; so are lists
+and dicts with str keys. Every other value is an extension, whose payload is again MessagePack where it has parts.
 
 Limits: values nest at most DEPTH_MAX deep, so a value that contains itself is refused; a str must be valid Unicode.
 Bytes from a peer are never trusted: whatever is wrong with them raises WireError and nothing else.
@@ -119,10 +119,12 @@ def encode_rows(rows: Sequence[tuple[object, ...]], pickle_types: frozenset[str]
 def _encode_columns(count: int, columns: list[Any], pickle_types: frozenset[str], wide: bool) -> bytes:
     packed: list[Any] = [count]
     for index, column in enumerate(columns):
-        if wide or not PLAIN_TYPES.issuperset(map(type, column)):
-            packed.append(_pack_column(index, column, pickle_types, wide))
-        else:
+        types = list(map(type, column))
+        same = types.count(types[0]) == count and types[0] in PLAIN_TYPES
+        if (same or PLAIN_TYPES.issuperset(types)) and not wide:
             packed.append(column)
+        else:
+            packed.append(_pack_column(index, column, pickle_types, wide))
     return _encode(packed)
 
 
@@ -262,16 +264,18 @@ class Packer:
         return ValueRefused(reason, f"Emit plain values, or list '{type_name(kind)}' under topology.pickle.types")
 
 
-def pack_moment(value: Any, kind: type) -> Ext:
-    """A datetime, date, time or timedelta."""
+def pack_moment(value: Any, kind: type) -> object:
+    """A datetime, date, time or timedelta. UTC datetimes stay: MessagePack's own timestamp gives them back exactly."""
     if kind is timedelta:
         return Ext(TIMEDELTA, SPAN.pack(value.days, value.seconds, value.microseconds))
     if kind is date:
-        return Ext(DATE, value.isoformat().encode())
+        return Ext(DATE, iso_text(value))
     zone = value.tzinfo
-    if (zone is None and not value.fold) or zone is UTC:
-        if not value.fold:
-            return Ext(DATETIME if kind is datetime else TIME, value.isoformat().encode())
+    if not value.fold:
+        if zone is None:
+            return Ext(DATETIME if kind is datetime else TIME, iso_text(value))
+        if zone is UTC and kind is datetime:
+            return value
     problem = _zone_problem(zone)
     if problem is not None:
         raise ValueRefused(problem, "Write value.astimezone(datetime.timezone.utc), or use zoneinfo")
@@ -283,6 +287,11 @@ def pack_moment(value: Any, kind: type) -> Ext:
         where = zone.key
     local = value.replace(tzinfo=None, fold=0).isoformat()
     return Ext(ZONED_DATETIME if kind is datetime else ZONED_TIME, _encode([local, value.fold, where]))
+
+
+def iso_text(moment: date | time) -> bytes:
+    """ISO 8601 of a date, or of a naive datetime or time: what msgspec writes, less the string's one-byte header."""
+    return _encode(moment)[1:]
 
 
 def pack_pickle(value: object) -> Ext:
