@@ -30,6 +30,16 @@ def daemon_config(config_file: str | None, settings: tuple[str, ...], **flags: o
     return Config.layer(options.load_settings(config_file, settings, **flags))
 
 
+def log_to_stderr(verbose: bool) -> None:
+    """Send the daemon's log to stderr, with times."""
+    import logging
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("kazoo").setLevel(logging.WARNING)
+
+
 def stop_with(parent: int | None) -> None:
     """Ask this process to stop, as a person would, once `parent` is no longer the one that started it."""
     if parent is None:
@@ -61,6 +71,7 @@ def nimbus_command(
 ) -> None:
     """Run the master: it takes topologies in and says which supervisor runs what. Ctrl-C stops it; topologies go on."""
     config = daemon_config(config_file, settings, nimbus_port=port, state_dir=state)
+    log_to_stderr(verbose)
     stop_with(parent)
     from rainband.nimbus import service
 
@@ -89,6 +100,7 @@ def supervisor_command(
 ) -> None:
     """Run this machine's workers. Ctrl-C stops it; its workers go on and are found again at the next start."""
     config = daemon_config(config_file, settings, state_dir=state, nimbus_seeds=list(seeds) or None)
+    log_to_stderr(verbose)
     stop_with(parent)
     from rainband.supervisor import daemon
 

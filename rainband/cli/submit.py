@@ -74,12 +74,12 @@ def submit_command(
     client = options.connect(seeds, config_file)
     tell: Callable[[str], None] = (lambda text: None) if as_json else say
     spouts = [c for _, c in sorted(topology.plan.components.items()) if c.kind == "spout"]
-    for spout in spouts:
-        tell(f"spout {spout.id}: {spout.guarantee}")
     clock = SystemClock()
     began = clock.now()
     running = client.submit(topology)
     tell(f"{running.name} accepted after {clock.now() - began:.1f} s")
+    for spout in spouts:
+        tell(f"spout {spout.id}: {spout.guarantee}")
     document: dict[str, object] = {"name": running.name}
     code = 0
     try:

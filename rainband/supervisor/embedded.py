@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rainband.clock import SystemClock
-from rainband.errors import ClusterUnavailable, RainbandError
+from rainband.errors import ClusterUnavailable, RainbandError, Refused
 from rainband.supervisor import ports, processes
 from rainband.supervisor.processes import Process
 
@@ -66,9 +66,12 @@ class EmbeddedCluster:
     def start(self, timeout_s: float = 30.0) -> None:
         """Start every daemon and wait until Nimbus leads and has heard of all supervisors.
 
-        Raises ClusterUnavailable, with the daemon's own last words, and leaves nothing running.
+        Raises Refused (state directory) or ClusterUnavailable, with the daemon's own last words, and leaves nothing running.
         """
-        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(f"the state directory {self.state} cannot be made: {error.strerror}") from None
         if not self.port:
             self.port = ports.choose(1, self.host)[0]
         try:

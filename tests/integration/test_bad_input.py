@@ -1,0 +1,239 @@
+"""Bad input, row by row: one clear line (what, where, how to fix it), the right exit code, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rainband.cli.main import run
+from rainband.config import Config
+from rainband.nimbus.service import Service
+
+GOOD = """
+from rainband import Bolt, ManualBolt, Spout, TopologyBuilder
+
+class Numbers(Spout):
+    outputs = {"default": ("n",), "odd": ("n",)}
+    def next_tuple(self):
+        self.finish()
+
+class Print(Bolt):
+    outputs = ()
+    def execute(self, tup):
+        pass
+
+def build(name="good", bolt=None, config=None, **declared):
+    builder = TopologyBuilder(name, config=config)
+    builder.set_spout("numbers", Numbers())
+    builder.set_bolt("print", bolt or Print(), **declared).shuffle_grouping("numbers")
+    return builder.create_topology()
+"""
+
+FIRST = GOOD.count("\n") + 1
+
+# name of the row, the file (after GOOD), what the one line must say
+FILES = [
+    ("no topology in it", "", ["no", "topology", "bad_input_case.py"]),
+    ("something else", "topology = 3", ["is no topology but 3", "create_topology()"]),
+    ("a builder", "topology = TopologyBuilder('x')", ["is a TopologyBuilder", "create_topology()"]),
+    ("import error", "import nowhere_to_be_found", [f"bad_input_case.py:{FIRST}", "nowhere_to_be_found"]),
+    ("syntax error", "def topology(:", [f"bad_input_case.py:{FIRST}"]),
+    (
+        "error in a function",
+        "def topology():\n    return 1 / 0",
+        [f"bad_input_case.py:{FIRST + 1}", "ZeroDivisionError"],
+    ),
+    ("unpicklable attribute", "p = Print()\np.lock = (i for i in ())\ntopology = build(bolt=p)", ["lock", "generator"]),
+    ("class, not instance", "topology = build(bolt=Print)", ["Print", "Print("]),
+    ("parallelism 0", "topology = build(parallelism=0)", ["'print'", "parallelism", "0"]),
+    ("parallelism -1", "topology = build(parallelism=-1)", ["'print'", "parallelism", "-1"]),
+    ("parallelism 1.5", "topology = build(parallelism=1.5)", ["'print'", "parallelism", "1.5"]),
+    ("parallelism '4'", "topology = build(parallelism='4')", ["'print'", "parallelism", "'4'"]),
+    ("tasks 0", "topology = build(tasks=0)", ["'print'", "tasks", "0"]),
+    ("unknown key", "topology = build(config={'topology.worker': 1})", ["topology.worker", "'topology.workers'"]),
+    ("ill-typed value", "topology = build(config={'topology.workers': 'x'})", ["topology.workers", "'x'", "number"]),
+    ("name ..", "topology = build(name='..')", ["name", "'..'"]),
+    ("name /", "topology = build(name='a/b')", ["name", "'a/b'"]),
+    ("name empty", "topology = build(name='')", ["name", "''"]),
+    ("name newline", "topology = build(name='a\\nb')", ["name", "a\\nb"]),
+    ("name of 300 characters", "topology = build(name='x' * 300)", ["name", "xxx..."]),
+    ("no spout", "b = TopologyBuilder('x')\ntopology = b.create_topology()", ["no spout"]),
+]
+DECLARED = [
+    ("duplicate id", "b.set_bolt('numbers', Print()).shuffle_grouping('numbers')", ["'numbers'", "twice"]),
+    ("reserved id", "b.set_bolt('__acker', Print()).shuffle_grouping('numbers')", ["'__acker'", "'__'"]),
+    ("malformed id", "b.set_bolt('a b', Print()).shuffle_grouping('numbers')", ["'a b'"]),
+    ("unknown source", "b.set_bolt('p', Print()).shuffle_grouping('number')", ["'number'", "'numbers'"]),
+    ("unknown stream", "b.set_bolt('p', Print()).shuffle_grouping('numbers', stream='od')", ["'od'", "'odd'"]),
+    ("unknown field", "b.set_bolt('p', Print()).fields_grouping('numbers', ['m'])", ["'m'", "'n'"]),
+    ("bare str", "b.set_bolt('p', Print()).fields_grouping('numbers', 'n')", ["'n'", "['n']"]),
+]
+ROWS = [
+    *FILES,
+    *(
+        (
+            name,
+            f"b = TopologyBuilder('x')\nb.set_spout('numbers', Numbers())\n{line}\ntopology = b.create_topology()",
+            said,
+        )
+        for name, line, said in DECLARED
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def nimbus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Nimbus without supervisors."""
+    state = tmp_path_factory.mktemp("state")
+    service = Service(Config({"state.dir": str(state), "nimbus.port": 0}))
+    thread = threading.Thread(target=service.serve)
+    thread.start()
+    yield service.address
+    service.stop()
+    thread.join()
+    service.close()
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    path = tmp_path / "good_case.py"
+    path.write_text(GOOD + "topology = build()\nmany = build(name='many', tasks=2)\n")
+    return str(path)
+
+
+def names(nimbus: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert run(["list", "--json", "--nimbus", nimbus]) == 0
+    return [topology["name"] for topology in json.loads(capsys.readouterr().out)["topologies"]]
+
+
+def complaint(argv: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command answers with, on stderr alone."""
+    assert run(argv) == code, capsys.readouterr()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(("text", "said"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize("command", ["submit", "local"])
+def test_files_that_cannot_run(
+    command: str, text: str, said: list[str], tmp_path: Path, nimbus: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = names(nimbus, capsys)
+    path = tmp_path / "bad_input_case.py"
+    path.write_text(GOOD + text + "\n")
+    line = complaint([command, str(path), *(["--nimbus", nimbus] if command == "submit" else [])], 2, capsys)
+    for part in said:
+        assert part in line
+    assert names(nimbus, capsys) == before
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("nowhere.py", "no file nowhere.py"),
+        (".", "is a directory"),
+        ("nowhere.py:topo", "no file nowhere.py"),
+        (":topology", "names no file"),
+        ("setup.cfg", "is no .py file"),
+    ],
+)
+def test_targets_that_are_no_files(target: str, said: str, nimbus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in complaint(["submit", target, "--nimbus", nimbus], 2, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["-c", "topology.worker=2"], 2, ["topology.worker", "Did you mean 'topology.workers'"]),
+        (["-c", "topology.workers=many"], 2, ["topology.workers", "'many'"]),
+        (["-n", "0"], 2, ["topology.workers", "0"]),
+        (["--name", "../x"], 2, ["name", "../x"]),
+        (["--config", "/nowhere/x.toml"], 2, ["/nowhere/x.toml"]),
+        (["--nimbus", "127.0.0.1:1"], 4, ["127.0.0.1:1", "rainband up"]),
+        (["--nimbus", "nonsense"], 2, ["nonsense", "HOST:PORT"]),
+    ],
+)
+def test_flags_of_submit(
+    flags: list[str], code: int, said: list[str], good: str, nimbus: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = complaint(["submit", good, *([] if "--nimbus" in flags else ["--nimbus", nimbus]), *flags], code, capsys)
+    for part in said:
+        assert part.lower() in line.lower()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["kill", "nobody"],
+        ["activate", "nobody"],
+        ["deactivate", "nobody"],
+        ["rebalance", "nobody", "-n", "2"],
+        ["monitor", "nobody"],
+        ["errors", "nobody"],
+        ["stacks", "nobody"],
+    ],
+)
+def test_unknown_topology(argv: list[str], nimbus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'nobody'" in complaint([*argv, "--nimbus", nimbus], 3, capsys)
+
+
+def test_too_few_slots_then_the_same_name_then_kill(good: str, nimbus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    submit = ["submit", good, "--nimbus", nimbus, "--timeout", "0.1"]
+    assert run(submit) == 6
+    assert "WAITING: 1 slot" in capsys.readouterr().err
+    assert run(submit) == 3
+    assert "good is in use" in capsys.readouterr().err
+    assert names(nimbus, capsys) == ["good"]
+    assert run(["submit", f"{good}:many", "--nimbus", nimbus, "--timeout", "0.1", "--json"]) == 6
+    out, err = capsys.readouterr()
+    assert json.loads(out)["slots_missing"] == 1
+    assert json.loads(err)["code"] == "not_reached"
+    line = complaint(["rebalance", "many", "-e", "print=3", "--nimbus", nimbus], 3, capsys)
+    assert "print" in line
+    assert "2" in line
+    for name in ("good", "many"):
+        assert run(["kill", name, "-w", "0", "--yes", "--nimbus", nimbus]) == 0
+    assert names(nimbus, capsys) == []
+
+
+def test_nimbus_port_in_use(nimbus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = nimbus.rpartition(":")[2]
+    assert f"port {port}" in complaint(["nimbus", "--port", port, "--state", str(tmp_path)], 3, capsys)
+
+
+def test_second_nimbus_on_the_same_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = Service(Config({"state.dir": str(tmp_path), "nimbus.port": 0}))
+    try:
+        assert "pid" in complaint(["nimbus", "--port", "0", "--state", str(tmp_path)], 3, capsys)
+    finally:
+        first.close()
+
+
+@pytest.mark.parametrize("command", [["nimbus", "--port", "0"], ["supervisor", "--slots", "1"], ["up", "--port", "0"]])
+def test_state_directory_that_cannot_be(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    code = run([*command, "--state", str(taken / "state")])
+    assert code in (2, 3)
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert str(taken) in err
+    assert taken.read_text() == "a file"
+
+
+def test_unreachable_nimbus_is_noticed_in_time(capsys: pytest.CaptureFixture[str]) -> None:
+    from rainband.clock import SystemClock
+
+    clock = SystemClock()
+    began = clock.now()
+    assert "127.0.0.1:1" in complaint(["list", "--nimbus", "127.0.0.1:1"], 4, capsys)
+    assert clock.now() - began < 5
