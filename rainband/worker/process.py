@@ -13,11 +13,11 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import importlib
+import logging
 import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 from types import FrameType
@@ -30,16 +30,18 @@ from rainband.clock import SystemClock
 from rainband.cluster.positions import PositionStore
 from rainband.errors import RainbandError, Refused, UsageError
 from rainband.groupings.specs import CustomGrouping
-from rainband.messaging.control import AskStacks, Assign, Gone, Hello, StacksText, Stop
+from rainband.messaging.control import AskStacks, Assign, Beat, Gone, Hello, StacksText, Stop
 from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
 from rainband.topology.bundle import load_component
-from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_plan
+from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_plan, stacks_path
 from rainband.topology.plan import Plan
-from rainband.worker.line import Line
+from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
 from rainband.worker.worker import Worker
+
+logger = logging.getLogger("rainband.worker")
 
 BEAT_S = 1.0
 IDLE_BEAT_S = 0.2
@@ -94,8 +96,8 @@ class WorkerProcess:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
         plan, assignment = self._read_home()
         self.compiled = compiled()
-        self.line = Line(self.home.parent, self.port)
-        self.line.greet(Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id))
+        hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
+        self.line = SupervisorLine(self.home.parent, hello)
         keys = Keys.load(self.keys) if self.keys else None
         self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys, insecure=keys is None)
         self.line.watched_by(self.network)
@@ -223,10 +225,10 @@ class WorkerProcess:
 
     def _ask_before_going_on(self, now: float) -> None:
         """This process stood still for longer than its lease: its work may be somebody else's by now."""
-        print(f"stood still for {now - self.passed_at:.0f} s; asking whether to go on", file=sys.stderr)
+        logger.warning("stood still for %.0f s; asking whether to go on", now - self.passed_at)
         if not self._still_wanted():
             self.stop_wanted = True
-        self.line.greet(Hello(self.port, os.getpid(), self.incarnation, self.worker.assignment.topology_id))
+        self.line.greet()
         until = now + ANSWER_S
         while not self.stop_wanted and self.clock.now() < until:
             answers = self.line.receive()
@@ -234,7 +236,7 @@ class WorkerProcess:
                 self._obey(message, self.clock.now())
             if any(isinstance(message, Assign | Stop) for message in answers):
                 return
-            time.sleep(0.02)
+            self.network.wait(0.02)
 
     def _end(self, code: int) -> int:
         now = self.clock.now()
@@ -255,24 +257,28 @@ class WorkerProcess:
         self.worked = False
         beat = self.worker.beat(now)
         for error in beat.errors:
-            print(f"error in {error.component} task {error.task}, tuple {error.tuple or '-'}", file=sys.stderr)
-            print(error.traceback or error.error, file=sys.stderr)
+            text = error.traceback or error.error
+            logger.error("component %s, task %d, tuple %s\n%s", error.component, error.task, error.tuple or "-", text)
         errors = self.errors + beat.errors
         self.errors = ()
         beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
-        if not self.line.send(beat):
+        if not self.line.send(Beat(beat)):
             self.errors = errors[-100:]
 
     def _crash(self, assignment: Assignment, error: BaseException) -> None:
         """Tell of an error outside every task: user code that cannot be imported, or a fault of our own."""
         text = "".join(traceback.format_exception(error))
-        print(text, file=sys.stderr)
+        logger.error("the worker ends\n%s", text)
         host = assignment.hosts[self.slot.supervisor]
         message = f"{type(error).__name__}: {error}"
         record = ErrorRecord(self.loading, 0, host, self.port, self.clock.wall(), message[:2000], text[-8000:])
         version, state = assignment.version, WorkerState.CRASHED
         beat = WorkerBeat(assignment.topology_id, self.port, os.getpid(), self.incarnation, version, state)
-        self.line.send(msgspec.structs.replace(beat, errors=(record,), note=message[:2000]))
+        beat = msgspec.structs.replace(beat, errors=(*self.errors, record), note=message[:2000])
+        for _ in range(50):
+            if self.line.send(Beat(beat)):
+                return
+            self.network.wait(0.02)
 
 
 def stacks() -> str:
@@ -282,6 +288,15 @@ def stacks() -> str:
     for ident, frame in sys._current_frames().items():
         parts.append(f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}")
     return "\n".join(parts)
+
+
+def stacks_file(arguments: Arguments) -> int:
+    """Where the process writes its stacks on SIGUSR1. Raises Refused when there is no home to write to."""
+    try:
+        path = stacks_path(arguments.home, arguments.slot.port)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Refused(f"{arguments.home} cannot be used: {error.strerror}") from None
 
 
 def _random_id() -> int:
@@ -302,9 +317,11 @@ def main(words: list[str]) -> NoReturn:
     try:
         arguments = Arguments.parse(words)
         log = capture(arguments.log)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        faulthandler.register(signal.SIGUSR1, stacks_file(arguments), all_threads=True)
         code = WorkerProcess(arguments, log).run()
     except RainbandError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         code = error.exit_code
     atexit._run_exitfuncs()
     sys.stdout.flush()

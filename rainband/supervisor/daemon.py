@@ -1,0 +1,456 @@
+"""The supervisor process: reads the world, steps the slots, keeps Nimbus and the workers informed.
+
+One thread owns everything; two more wait on its behalf, one for Nimbus (uplink), one for code (localizer).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import queue
+import select
+import signal
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+
+from rainband.build import VERSION
+from rainband.clock import SystemClock
+from rainband.config import Config
+from rainband.errors import UsageError
+from rainband.messaging import frames
+from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
+from rainband.messaging.keys import Keys
+from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.rpc import RpcClient
+from rainband.messaging.sockets import check_exposure
+from rainband.records import Assignment, Heartbeat, HeartbeatReply, Progress
+from rainband.records import Slot as SlotName
+from rainband.supervisor import ports, processes, slot
+from rainband.supervisor.disk import Disk, WorkerRecord
+from rainband.supervisor.localizer import Localizer
+from rainband.supervisor.slot import Limits, State
+from rainband.supervisor.station import Station
+from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink
+from rainband.topology import home
+
+logger = logging.getLogger("rainband.supervisor")
+
+LOOK_S = 1.0
+BUSY_S = 0.1
+GONE_RETRY_S = 0.05
+GONE_TRY_S = 10.0
+STOP_S = 5.0
+PACKAGES = ("cloudpickle", "msgspec")
+KEY_FILE = "cluster.key"
+
+
+class Supervisor:
+    """`ports` are its slots. `stop_workers`: they end with it; otherwise they go on and are adopted by the next one.
+
+    Raises Refused or NotAllowed when its directory, ports or address cannot be used.
+    """
+
+    def __init__(self, config: Config, disk: Disk, slots: Iterable[int], *, stop_workers: bool = False) -> None:
+        self.clock = SystemClock()
+        self.config = config
+        self.disk = disk
+        self.stop_workers = stop_workers
+        self.host: str = config["supervisor.host"]
+        self.keys_file = keys_file(config)
+        keys = Keys.load(self.keys_file) if self.keys_file is not None else None
+        check_exposure(self.host, keys, insecure=False)
+        self.limits = Limits(
+            start_timeout_s=float(config["supervisor.worker.start.timeout.secs"]),
+            shutdown_s=float(config["supervisor.worker.shutdown.sleep.secs"]),
+        )
+        self.worker_timeout_s = float(config["supervisor.worker.timeout.secs"])
+        self.heartbeat_s = float(config["supervisor.heartbeat.frequency.secs"])
+        self.environment = processes.environment()
+        self.incarnation = random_id()
+        self.stations = {port: Station(port, self) for port in sorted(set(slots))}
+        self.stopping = threading.Event()
+        self.arrivals: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self.stacks_wanted: dict[str, dict[str, str]] = {}
+        self.obituaries: list[tuple[float, str, bytes]] = []
+        self.keys = keys
+        self.network: ZmqNetwork | None = None
+        self.heartbeat_at = self.look_at = self.clock.now()
+        self.nimbus_silent = False
+        self.packages = {name: importlib.metadata.version(name) for name in PACKAGES} | {"rainband": VERSION}
+        self.control = ControlServer()
+        seeds = config["nimbus.seeds"]
+        self.uplink = Uplink(RpcClient(seeds, keys=keys), self.control.wake)
+        self.downloads = RpcClient(seeds, keys=keys)
+        self.localizer = Localizer(disk.topologies, self.downloads.call, self._arrived)
+
+    # What stations need of their daemon
+
+    def localize(self, topology_id: str) -> None:
+        self.localizer.want(topology_id)
+
+    def assignment(self, topology_id: str) -> Assignment | None:
+        return self.disk.memory.assignments.get(topology_id)
+
+    def send(self, port: int, message: ToWorker) -> bool:
+        return self.control.send(port, message)
+
+    def collect_stacks(self, port: int, text: str) -> None:
+        """Keep the stacks of one worker for the next heartbeat."""
+        current = self.stations[port].slot
+        if current.topology is not None:
+            self.stacks_wanted.setdefault(current.topology, {})[f"{self.host}:{port} pid {current.pid}"] = text
+
+    def remember(self) -> None:
+        """Write the memory down; a disk that does not take it costs a restart its memory, nothing now."""
+        try:
+            self.disk.save()
+        except OSError as error:
+            logger.error("%s cannot be written: %s", self.disk.state, error.strerror)
+
+    def wall(self) -> float:
+        return self.clock.wall()
+
+    def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None:
+        """Tell every worker of the topology, here and elsewhere, that the process at our `port` is dead."""
+        name = self.disk.memory.supervisor
+        for station in self.stations.values():
+            if station.port != port and station.slot.topology == topology_id:
+                self.control.send(station.port, Gone(SlotName(name, port), incarnation))
+        assignment = self.assignment(topology_id)
+        if assignment is None or name not in assignment.hosts:
+            return
+        dead = assignment.address(SlotName(name, port))
+        frame = frames.gone(home.wire_id(topology_id), self.incarnation, dead, incarnation)
+        until = self.clock.now() + GONE_TRY_S
+        for peer in assignment.slots():
+            if peer.supervisor != name:
+                self.obituaries.append((until, assignment.address(peer), frame))
+        self._send_obituaries(self.clock.now())
+
+    # Life
+
+    def stop(self) -> None:
+        """End `run` soon. From any thread or signal handler."""
+        self.stopping.set()
+        self.control.wake()
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        try:
+            self._begin()
+            while not self.stopping.is_set():
+                self._pass()
+            if self.stop_workers:
+                self._stop_workers()
+        finally:
+            self._close()
+
+    def _begin(self) -> None:
+        now = self.clock.now()
+        memory = self.disk.memory
+        self.disk.sweep()
+        for port in self.stations:
+            self.control.admit(port, memory.token)
+        home.write_control(self.disk.topologies, self.control.address, memory.token)
+        self._adopt(now)
+        memory.ports = tuple(self.stations)
+        for station in self.stations.values():
+            if station.process is None:
+                station.hold(now)
+        self._assign(now)
+        self.remember()
+        logger.info("supervisor %s: slots %s, state in %s", memory.supervisor, _words(self.stations), self.disk.state)
+
+    def _adopt(self, now: float) -> None:
+        """Take over the workers of an earlier supervisor, also those it had no time to write down; kill strays."""
+        records = dict(self.disk.memory.workers)
+        self.disk.memory.workers.clear()
+        for found in processes.found_workers(self.disk.topologies):
+            record = records.get(found.port)
+            if record is None or record.identity != found.identity:
+                record = WorkerRecord(found.home.name, found.identity)
+            process = processes.adopt(found.identity)
+            station = self.stations.get(found.port)
+            if process is None:
+                continue
+            if station is None or station.process is not None:
+                logger.warning("killing worker %d on port %d, which is no slot of ours", process.pid, found.port)
+                process.kill()
+                process.close()
+            else:
+                station.adopt(process, record, now)
+
+    def _pass(self) -> None:
+        now = self.clock.now()
+        for port, _token, message in self.control.poll(self._next(now) - now, self._watched()):
+            station = self.stations.get(port)
+            if station is not None:
+                station.hear(message, self.clock.now())
+        now = self.clock.now()
+        self._see_ends(now)
+        self._take_arrivals(now)
+        for news in self.uplink.take():
+            match news:
+                case Answered(reply):
+                    self._answered(reply, now)
+                case Unanswered(reason, refused):
+                    self._unanswered(reason, refused)
+                case Pushed(progress):
+                    self._pushed(progress, now)
+        for station in self.stations.values():
+            if now >= station.slot.due:
+                station.feed(slot.Tick(), now)
+            if station.stacks is not None:
+                station.look_for_stacks(now)
+        self._send_obituaries(now)
+        if now >= self.look_at:
+            self._look(now)
+        self._report(now)
+
+    def _next(self, now: float) -> float:
+        """When the next pass is wanted, if nothing happens before."""
+        soonest = min((station.slot.due for station in self.stations.values()), default=now + LOOK_S)
+        soonest = min(soonest, self.look_at)
+        if not self.uplink.busy:
+            soonest = min(soonest, self.heartbeat_at)
+        if self.obituaries:
+            soonest = min(soonest, now + GONE_RETRY_S)
+        if any(station.stacks is not None for station in self.stations.values()):
+            soonest = min(soonest, now + BUSY_S)
+        return soonest
+
+    def _watched(self) -> list[int]:
+        return [station.process.fileno() for station in self.stations.values() if station.process is not None]
+
+    def _see_ends(self, now: float) -> None:
+        waiting = {s.process.fileno(): s for s in self.stations.values() if s.process is not None}
+        poller = select.poll()
+        for descriptor in waiting:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _event in poller.poll(0):
+            waiting[descriptor].process_ended(now)
+
+    def _look(self, now: float) -> None:
+        """Once a second: are the workers alive, and is there a home nobody needs?"""
+        self.look_at = now + LOOK_S
+        for station in self.stations.values():
+            station.look(now)
+        needed = set(self.disk.memory.assignments)
+        for station in self.stations.values():
+            needed |= {name for name in (station.slot.topology, station.slot.wanted) if name is not None}
+        for topology_id in self.disk.homes():
+            if topology_id not in needed:
+                self.disk.remove_home(topology_id)
+
+    # Code
+
+    def _arrived(self, topology_id: str, reason: str) -> None:
+        self.arrivals.put((topology_id, reason))
+        self.control.wake()
+
+    def _take_arrivals(self, now: float) -> None:
+        while not self.arrivals.empty():
+            topology_id, reason = self.arrivals.get()
+            assignment = self.assignment(topology_id)
+            if not reason and assignment is not None:
+                reason = self._write_assignment(assignment)
+            event = slot.LocalizeFailed(topology_id, reason) if reason else slot.Localized(topology_id)
+            for station in self.stations.values():
+                station.feed(event, now)
+
+    def _write_assignment(self, assignment: Assignment) -> str:
+        """Put an assignment where its workers find it; why it could not be done, or ''."""
+        try:
+            home.write_assignment(self.disk.home(assignment.topology_id), assignment)
+        except OSError as error:
+            return f"{error.strerror or error} ({error.filename or self.disk.topologies})"
+        return ""
+
+    # Nimbus
+
+    def _report(self, now: float) -> None:
+        changed = any(station.changed for station in self.stations.values()) or bool(self.stacks_wanted)
+        if self.uplink.busy or not (now >= self.heartbeat_at or (changed and not self.nimbus_silent)):
+            return
+        self.heartbeat_at = now + self.heartbeat_s
+        self.uplink.report(self._heartbeat())
+
+    def _heartbeat(self, *, stopping: bool = False) -> Heartbeat:
+        beats = [beat for station in self.stations.values() if (beat := station.report()) is not None]
+        memory = self.disk.memory
+        stacks, self.stacks_wanted = self.stacks_wanted, {}
+        for station in self.stations.values():
+            station.changed = False
+        return Heartbeat(
+            supervisor=memory.supervisor,
+            host=self.host,
+            incarnation=self.incarnation,
+            ports=tuple(port for port, s in self.stations.items() if s.slot.state is not State.BLOCKED),
+            workers=tuple(beats),
+            known={name: (a.epoch, a.version) for name, a in memory.assignments.items()},
+            python=platform.python_version(),
+            packages=self.packages,
+            public_key=self.keys.public.decode() if self.keys is not None else "",
+            stopping=stopping,
+            stacks=stacks,
+        )
+
+    def _answered(self, reply: HeartbeatReply, now: float) -> None:
+        if self.nimbus_silent:
+            self.nimbus_silent = False
+            logger.info("Nimbus answers again")
+        memory = self.disk.memory
+        if reply.epoch < memory.epoch and reply.cluster_id == memory.cluster_id:
+            logger.warning("ignored a Nimbus of epoch %d: epoch %d leads", reply.epoch, memory.epoch)
+            return
+        if memory.cluster_id not in ("", reply.cluster_id):
+            if memory.assignments:
+                logger.error(
+                    "cluster id mismatch: this supervisor belongs to cluster %s, Nimbus says %s; its workers go on. "
+                    "Point nimbus.seeds to its own Nimbus, or remove %s", memory.cluster_id, reply.cluster_id, self.disk.state,
+                )  # fmt: skip
+                return
+            memory.epoch = 0
+        for station in self.stations.values():
+            station.told()
+        before = (memory.cluster_id, memory.epoch)
+        memory.cluster_id, memory.epoch = reply.cluster_id, max(memory.epoch, reply.epoch)
+        newer = [a for a in reply.assignments if self._is_newer(a)]
+        dropped = memory.assignments.keys() - set(reply.wanted)
+        if newer or dropped:
+            self._take_assignments(newer, dropped, now)
+        elif before != (memory.cluster_id, memory.epoch):
+            self.remember()
+
+    def _is_newer(self, assignment: Assignment) -> bool:
+        known = self.assignment(assignment.topology_id)
+        return known is None or (known.epoch, known.version) < (assignment.epoch, assignment.version)
+
+    def _take_assignments(self, newer: list[Assignment], dropped: set[str], now: float) -> None:
+        memory = self.disk.memory
+        for assignment in newer:
+            memory.assignments[assignment.topology_id] = assignment
+            if self.disk.home(assignment.topology_id).is_dir():
+                self._write_assignment(assignment)
+            for station in self.stations.values():
+                if station.slot.topology == assignment.topology_id:
+                    self.control.send(station.port, Assign(assignment))
+        for topology_id in dropped:
+            del memory.assignments[topology_id]
+            with contextlib.suppress(OSError):
+                (self.disk.home(topology_id) / home.ASSIGNMENT).unlink(missing_ok=True)
+        self.remember()
+        self._assign(now)
+        self.heartbeat_at = now
+
+    def _assign(self, now: float) -> None:
+        """Tell every slot what belongs there."""
+        name = self.disk.memory.supervisor
+        wanted: dict[int, str] = {}
+        for topology_id, assignment in sorted(self.disk.memory.assignments.items()):
+            for place in assignment.slots():
+                if place.supervisor == name:
+                    wanted[place.port] = topology_id
+        for port, station in self.stations.items():
+            station.feed(slot.Wanted(wanted.get(port)), now)
+
+    def _unanswered(self, reason: str, refused: bool) -> None:
+        if not self.nimbus_silent or refused:
+            logger.warning("%s; the workers go on", reason)
+        self.nimbus_silent = True
+
+    def _pushed(self, progress: Progress, now: float) -> None:
+        self.heartbeat_at = now
+        if progress.stacks:
+            for station in self.stations.values():
+                if station.slot.topology == progress.topology_id:
+                    station.ask_stacks(now)
+
+    # Peers elsewhere
+
+    def _send_obituaries(self, now: float) -> None:
+        """Frames to workers on other hosts, until the connection takes them or it no longer matters."""
+        if not self.obituaries:
+            return
+        if self.network is None:
+            self.network = ZmqNetwork("127.0.0.1", 0, self.keys)
+        self.obituaries = [
+            entry for entry in self.obituaries if now < entry[0] and not self.network.send(entry[1], entry[2])
+        ]
+
+    # The end
+
+    def _stop_workers(self) -> None:
+        """Stop all workers; assignments stay on disk, for the next start."""
+        now = self.clock.now()
+        until = now + self.limits.shutdown_s + STOP_S
+        for station in self.stations.values():
+            station.feed(slot.Wanted(None), now)
+        while any(station.process is not None for station in self.stations.values()) and now < until:
+            for port, _token, message in self.control.poll(BUSY_S, self._watched()):
+                self.stations[port].hear(message, now)
+            now = self.clock.now()
+            self._see_ends(now)
+            for station in self.stations.values():
+                if now >= station.slot.due:
+                    station.feed(slot.Tick(), now)
+
+    def _close(self) -> None:
+        goodbye = self._heartbeat(stopping=True) if self.stop_workers else None
+        self.localizer.close()
+        self.uplink.close(goodbye)
+        self.downloads.close()
+        for station in self.stations.values():
+            station.close()
+        self.control.close()
+        if self.network is not None:
+            self.network.close()
+        self.remember()
+        self.disk.close()
+
+
+def random_id() -> int:
+    """63 random bits from the operating system, never 0."""
+    return int.from_bytes(os.urandom(8), "little") >> 1 or 1
+
+
+def keys_file(config: Config) -> Path | None:
+    """The cluster's key file, if keys are used."""
+    return Path(config["keys.dir"]).expanduser() / KEY_FILE if config["keys.dir"] is not None else None
+
+
+def slot_ports(config: Config, disk: Disk, count: int | None) -> tuple[int, ...]:
+    """`count` slots keep the ports they had and choose free ones for the rest; without a count, config says which."""
+    if count is None:
+        given: tuple[int, ...] = tuple(config["supervisor.slots.ports"])
+        return given
+    if count < 1:
+        raise UsageError(f"a supervisor cannot have {count} slots", "Give 1 or more")
+    known = disk.memory.ports[:count]
+    more = ports.choose(count - len(known), config["supervisor.host"], frozenset(known)) if count > len(known) else ()
+    return (*known, *more)
+
+
+def run(config: Config, *, slots: int | None = None, stop_workers: bool = False) -> None:
+    """Run a supervisor until SIGTERM or SIGINT. `slots`: a number of slots, instead of supervisor.slots.ports."""
+    disk = Disk(Path(config["state.dir"]).expanduser().resolve(), config["supervisor.id"] or "")
+    supervisor = Supervisor(config, disk, slot_ports(config, disk, slots), stop_workers=stop_workers)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        supervisor.stop()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        supervisor.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _words(stations: dict[int, Station]) -> str:
+    return ", ".join(str(port) for port in stations)

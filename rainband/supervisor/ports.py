@@ -1,0 +1,78 @@
+"""Which ports may serve as slots: chosen once, held while nobody works there, and who has them otherwise.
+
+A slot's port is its worker's data port and stays the same for the life of a supervisor's state. While a slot is empty
+the supervisor itself listens there, so that a second supervisor or a stranger meets the refusal at once and not on
+the day a worker is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from pathlib import Path
+
+import psutil
+
+from rainband.errors import Refused
+from rainband.supervisor.processes import Identity, identify
+
+FIRST_PORT = 6700
+HIGHEST_PORT = 65535
+
+
+def hold(host: str, port: int) -> socket.socket | None:
+    """A socket that keeps the port for us until it is closed; None when somebody else listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # As libzmq does: connections of a former worker that are still winding up are no reason to refuse the port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        return None
+    return listener
+
+
+def choose(count: int, host: str, taken: frozenset[int] = frozenset()) -> tuple[int, ...]:
+    """`count` free ports below the range the system hands out by itself, sorted. Raises Refused if too few are."""
+    low = _ephemeral_start()
+    candidates = range(FIRST_PORT, low if low > FIRST_PORT + 1000 else HIGHEST_PORT)
+    chosen: list[int] = []
+    for port in random.SystemRandom().sample(candidates, len(candidates)):
+        if len(chosen) == count:
+            return tuple(sorted(chosen))
+        if port not in taken:
+            listener = hold(host, port)
+            if listener is not None:
+                listener.close()
+                chosen.append(port)
+    raise Refused(f"only {len(chosen)} free ports for {count} slots on {host}", "Give the ports of the slots yourself")
+
+
+def _ephemeral_start() -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return 32768
+
+
+def holder(port: int) -> Identity | None:
+    """The process that listens on the port, where the system tells."""
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            local = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and connection.pid and local and local.port == port:
+                return identify(connection.pid)
+    return None
+
+
+def describe_holder(port: int) -> str:
+    """The holder of a port, for people."""
+    found = holder(port)
+    if found is None:
+        return "another process (the system does not say which)"
+    with contextlib.suppress(psutil.Error):
+        return f"pid {found.pid} ({psutil.Process(found.pid).name()})"
+    return f"pid {found.pid}"

@@ -1,0 +1,346 @@
+"""One slot as it really is: the state machine together with its process, its port, and what its worker said last.
+
+`feed` steps the machine and carries out what it asks for. All of this runs on the daemon's thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from rainband.errors import Refused
+from rainband.messaging.control import AskStacks, Assign, Beat, FromWorker, Hello, StacksText, Stop, ToWorker
+from rainband.records import Assignment, ErrorRecord, WorkerBeat, WorkerState
+from rainband.supervisor import ports, processes, slot
+from rainband.supervisor.disk import Disk, WorkerRecord
+from rainband.supervisor.localizer import localized
+from rainband.supervisor.processes import Process
+from rainband.supervisor.pulse import Pulse
+from rainband.supervisor.slot import Limits, Slot, State
+from rainband.topology.home import Progress, stacks_path
+
+logger = logging.getLogger("rainband.supervisor")
+
+ERRORS_KEPT_MAX = 200
+LAST_WORDS_BYTES = 4000
+STACKS_ASK_S = 0.5
+STACKS_DUMP_S = 0.3
+ORPHAN_LOOKS = 40
+ORPHAN_LOOK_S = 0.05
+SYSTEM = "__system"
+
+
+class Shop(Protocol):
+    """What a station needs of the daemon around it."""
+
+    disk: Disk
+    host: str
+    limits: Limits
+    worker_timeout_s: float
+    environment: dict[str, str]
+    keys_file: Path | None
+
+    def localize(self, topology_id: str) -> None: ...
+
+    def assignment(self, topology_id: str) -> Assignment | None: ...
+
+    def send(self, port: int, message: ToWorker) -> bool: ...
+
+    def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None: ...
+
+    def collect_stacks(self, port: int, text: str) -> None: ...
+
+    def remember(self) -> None: ...
+
+    def wall(self) -> float:
+        """Wall time in seconds, for people."""
+
+
+@dataclass(slots=True)
+class StacksRequest:
+    """Stacks asked for at `at`; `dumped` once the process itself was told to write them, because nobody answered."""
+
+    at: float
+    dumped: bool = False
+
+
+class Station:
+    """A slot. `changed` is set when Nimbus should hear of it at once."""
+
+    def __init__(self, port: int, shop: Shop) -> None:
+        self.port = port
+        self.shop = shop
+        self.slot = Slot(port)
+        self.process: Process | None = None
+        self.held: socket.socket | None = None
+        self.beat: WorkerBeat | None = None
+        self.errors: list[ErrorRecord] = []
+        self.errors_told = 0
+        self.pulse: Pulse | None = None
+        self.progress: Progress | None = None
+        self.stacks: StacksRequest | None = None
+        self.changed = False
+
+    # The machine
+
+    def feed(self, event: slot.Event, now: float) -> None:
+        """Step the machine and do what it says."""
+        before = self.slot.state
+        self.slot, actions = slot.step(self.slot, event, now, self.shop.limits)
+        for action in actions:
+            self._perform(action, now)
+        if self.slot.state is not before:
+            self.changed = True
+            logger.debug("slot %d: %s -> %s", self.port, before, self.slot.state)
+        if self.slot.state is State.EMPTY and self.held is None:
+            self.hold(now)
+
+    def _perform(self, action: slot.Action, now: float) -> None:
+        match action:
+            case slot.Report(text):
+                logger.info("slot %d: %s", self.port, text)
+            case slot.Localize(topology):
+                self.shop.localize(topology)
+            case slot.StartWorker(topology):
+                self.feed(self._start(topology), now)
+            case slot.AskStop():
+                self.shop.send(self.port, Stop(drain=True))
+            case slot.Terminate():
+                if self.process is not None:
+                    self.process.send_signal(signal.SIGTERM)
+            case slot.Kill():
+                if self.process is not None:
+                    self.process.kill()
+            case slot.CheckPort():
+                self.feed(self._check_port(), now)
+            case slot.AnnounceGone(topology):
+                record = self.shop.disk.memory.workers.get(self.port)
+                if record is not None and record.incarnation:
+                    self.shop.announce_gone(self.port, topology, record.incarnation)
+
+    # The port
+
+    def hold(self, now: float) -> None:
+        """Keep the port of an empty slot from others, or find that somebody has it."""
+        self.held = ports.hold(self.shop.host, self.port)
+        if self.held is None:
+            self.feed(slot.PortTaken(ports.describe_holder(self.port)), now)
+
+    def _check_port(self) -> slot.Event:
+        self.held = self.held or ports.hold(self.shop.host, self.port)
+        return slot.PortFree() if self.held is not None else slot.PortTaken(ports.describe_holder(self.port))
+
+    def release(self) -> None:
+        if self.held is not None:
+            self.held.close()
+            self.held = None
+
+    def _clear_port(self) -> bool:
+        """Whether the port is free for a worker. One of our own that was left behind there is ended first."""
+        if self.held is None:
+            self.held = ports.hold(self.shop.host, self.port)
+        if self.held is None:
+            for found in processes.found_workers(self.shop.disk.topologies):
+                orphan = processes.adopt(found.identity) if found.port == self.port else None
+                if orphan is not None:
+                    logger.warning("slot %d: killing worker %d, which nobody minds any more", self.port, orphan.pid)
+                    orphan.kill()
+                    orphan.close()
+            self.held = self._hold_soon()
+        free = self.held is not None
+        self.release()
+        return free
+
+    def _hold_soon(self) -> socket.socket | None:
+        """The port, once our own killed worker has let go of it."""
+        for _ in range(ORPHAN_LOOKS):
+            left = any(found.port == self.port for found in processes.found_workers(self.shop.disk.topologies))
+            held = ports.hold(self.shop.host, self.port)
+            if held is not None or not left:
+                return held
+            threading.Event().wait(ORPHAN_LOOK_S)
+        return None
+
+    # The process
+
+    def _start(self, topology: str) -> slot.Event:
+        disk = self.shop.disk
+        home, log = disk.home(topology), disk.log(topology, self.port)
+        if not localized(disk.topologies, topology):
+            return slot.StartFailed(f"{home} is not complete")
+        if not self._clear_port():
+            return slot.PortTaken(ports.describe_holder(self.port))
+        command = processes.worker_command(home, disk.memory.supervisor, self.port, log, self.shop.keys_file)
+        try:
+            self.process = processes.start(command, cwd=home, log=log, env=self.shop.environment)
+        except OSError as error:
+            return slot.StartFailed(f"{error.strerror or error} ({error.filename or command[0]})")
+        self._remember(WorkerRecord(topology, self.process.identity, restarts=self.slot.restarts))
+        logger.info("slot %d: started worker %d of %s", self.port, self.process.pid, topology)
+        return slot.Started(self.process.pid)
+
+    def adopt(self, process: Process, record: WorkerRecord, now: float) -> None:
+        """Take over a worker that an earlier supervisor started."""
+        self.process = process
+        self._remember(record)
+        self.feed(slot.Adopted(record.topology, process.pid), now)
+
+    def _remember(self, record: WorkerRecord | None) -> None:
+        if record is None:
+            self.shop.disk.memory.workers.pop(self.port, None)
+        else:
+            self.shop.disk.memory.workers[self.port] = record
+        self.shop.remember()
+
+    def process_ended(self, now: float) -> None:
+        """The process is gone: end what it left, and let the machine decide."""
+        assert self.process is not None
+        pid = self.process.pid
+        end = self.process.reap()
+        self.process.close()
+        self.process = None
+        if self.progress is not None:
+            self.progress.close()
+        self.progress = self.pulse = self.stacks = None
+        expected = self.slot.state is State.STOPPING
+        if not expected and not (self.beat is not None and self.beat.state is WorkerState.CRASHED):
+            self._record_end(pid, self.slot.cause if self.slot.killed else end.cause)
+        self.feed(slot.Exited(pid, end.cause, end.from_outside), now)
+        if self.process is None:
+            self._remember(None)
+        if expected:
+            self.beat = None
+
+    def _record_end(self, pid: int, cause: str) -> None:
+        """An end without a word of the worker itself, told in its place."""
+        text = f"worker {pid} on {self.shop.host}:{self.port} ended: {cause}"
+        words = self._last_words() if self.slot.topology else ""
+        self.errors.append(ErrorRecord(SYSTEM, 0, self.shop.host, self.port, self.shop.wall(), text, words))
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError, Refused):
+            with self.shop.disk.log(self.slot.topology or "", self.port).open("rb") as log:
+                log.seek(max(0, log.seek(0, 2) - LAST_WORDS_BYTES))
+                return log.read().decode(errors="replace")
+        return ""
+
+    def look(self, now: float) -> None:
+        """Once a second: is the worker only slow?"""
+        if self.process is None or self.slot.state is not State.RUNNING:
+            return
+        if self.pulse is None:
+            self.pulse = Pulse(self.shop.worker_timeout_s, now)
+        if self.progress is None:
+            with contextlib.suppress(OSError):
+                self.progress = Progress(self.shop.disk.home(self.slot.topology or ""), self.port)
+        passes = self.progress.read()[0] if self.progress is not None else 0
+        sample = processes.look(self.process.identity, passes)
+        reason = self.pulse.look(sample, now) if sample is not None else ""
+        if reason:
+            self.feed(slot.Stalled(self.process.pid, reason), now)
+
+    # What the worker says
+
+    def hear(self, message: FromWorker, now: float) -> None:
+        match message:
+            case Hello(pid=pid, incarnation=incarnation):
+                self._greet(pid, incarnation)
+            case Beat(beat=beat):
+                self._take_beat(beat, now)
+            case StacksText(text=text):
+                self._take_stacks(text)
+
+    def _greet(self, pid: int, incarnation: int) -> None:
+        record = self.shop.disk.memory.workers.get(self.port)
+        if self.process is None or pid != self.process.pid or record is None:
+            self.shop.send(self.port, Stop(drain=False))
+            return
+        if record.incarnation != incarnation:
+            self._remember(msgspec.structs.replace(record, incarnation=incarnation))
+        if self.slot.state is State.STOPPING:
+            self.shop.send(self.port, Stop(drain=True))
+            return
+        assignment = self.shop.assignment(record.topology)
+        if assignment is not None:
+            self.shop.send(self.port, Assign(assignment))
+
+    def _take_beat(self, beat: WorkerBeat, now: float) -> None:
+        self.errors = [*self.errors, *beat.errors][-ERRORS_KEPT_MAX:]
+        if beat.pid != self.slot.pid and beat.state is not WorkerState.CRASHED:
+            return
+        last, self.beat = self.beat, msgspec.structs.replace(beat, errors=())
+        self.changed |= bool(beat.errors) or last is None or news_in(last) != news_in(beat)
+        if beat.state is WorkerState.RUNNING:
+            self.feed(slot.Ready(beat.pid), now)
+
+    # What Nimbus is told
+
+    def report(self) -> WorkerBeat | None:
+        """The worker's last word, or in its place why there is none. None for a slot with nothing to say."""
+        current = self.slot
+        topology = current.topology or current.wanted
+        self.errors_told = len(self.errors)
+        if topology is None or current.state is State.STOPPING:
+            return None
+        beat = self.beat
+        if beat is None or beat.topology_id != topology:
+            if not (current.cause or self.errors):
+                return None
+            beat = WorkerBeat(topology, self.port, current.pid, 0, 0, WorkerState.CRASHED)
+        state = beat.state if beat.pid == current.pid else WorkerState.CRASHED
+        return msgspec.structs.replace(
+            beat, state=state, errors=tuple(self.errors), restarts=current.restarts, note=current.cause
+        )
+
+    def told(self) -> None:
+        """Nimbus has what `report` last said."""
+        del self.errors[: self.errors_told]
+        self.errors_told = 0
+
+    # Stacks
+
+    def ask_stacks(self, now: float) -> None:
+        if self.process is not None and self.beat is not None:
+            self.stacks = StacksRequest(now)
+            self.shop.send(self.port, AskStacks())
+
+    def _take_stacks(self, text: str) -> None:
+        self.stacks = None
+        self.shop.collect_stacks(self.port, text)
+
+    def look_for_stacks(self, now: float) -> None:
+        """A worker too busy to answer is made to write them by a signal, which even a long C call lets through."""
+        if self.stacks is None or self.process is None:
+            return
+        path = stacks_path(self.shop.disk.home(self.slot.topology or ""), self.port)
+        if not self.stacks.dumped and now >= self.stacks.at + STACKS_ASK_S:
+            with contextlib.suppress(OSError):
+                path.write_bytes(b"")
+            self.process.send_signal(signal.SIGUSR1)
+            self.stacks = StacksRequest(now, dumped=True)
+        elif self.stacks.dumped and now >= self.stacks.at + STACKS_DUMP_S:
+            with contextlib.suppress(OSError):
+                self._take_stacks(path.read_text(errors="replace") or "the worker did not answer")
+            self.stacks = None
+
+    def close(self) -> None:
+        """Let go of everything; the worker goes on."""
+        self.release()
+        if self.process is not None:
+            self.process.close()
+        if self.progress is not None:
+            self.progress.close()
+
+
+def news_in(beat: WorkerBeat) -> tuple[object, ...]:
+    """What Nimbus should hear of without waiting for the next heartbeat."""
+    idle = beat.pending == 0 and beat.in_flight == 0
+    return (beat.pid, beat.state, beat.version, beat.drained, beat.paused, idle and beat.paused)

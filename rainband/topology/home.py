@@ -1,0 +1,128 @@
+"""A topology's directory on one host: what lies where, and the counter by which a worker shows progress.
+
+    <topologies>/control                  address and token of the supervisor's control channel, one per line
+    <topologies>/<topology id>/           the home, 0700
+        code/  components/                the opened bundle
+        plan.msgpack                      written last: a home with a plan is complete
+        assignment.msgpack                the newest assignment known here
+        positions.sqlite                  how far the spouts of this host have come
+        progress-<port>                   passes of that worker's loop, in shared memory
+        stacks-<port>                     written by that worker's process on SIGUSR1
+
+The supervisor makes and removes homes; a worker whose home is gone has no reason to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+import struct
+from pathlib import Path
+
+import msgspec
+
+from rainband.errors import Refused
+from rainband.records import Assignment
+from rainband.topology.plan import Plan
+
+CODE = "code"
+PLAN = "plan.msgpack"
+ASSIGNMENT = "assignment.msgpack"
+POSITIONS = "positions.sqlite"
+CONTROL = "control"
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_COUNTER = struct.Struct("<QQ")
+
+
+def home_of(topologies: Path, topology_id: str) -> Path:
+    """The home of a topology. Raises Refused for an id that is no plain name."""
+    if not _ID.fullmatch(topology_id):
+        raise Refused(f"a topology id cannot be {topology_id[:80]!r}")
+    return topologies / topology_id
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file as a whole, mode 0600, synced: after a crash it holds the old bytes or the new ones."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_assignment(home: Path, assignment: Assignment) -> None:
+    write_file(home / ASSIGNMENT, msgspec.msgpack.encode(assignment))
+
+
+def read_assignment(home: Path) -> Assignment | None:
+    """The assignment that lies in a home; None when there is none, or none that can be read."""
+    try:
+        return msgspec.msgpack.decode((home / ASSIGNMENT).read_bytes(), type=Assignment)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def read_plan(home: Path) -> Plan | None:
+    """The plan of a complete home; None for one that is not complete. Raises InvalidTopology for a damaged plan."""
+    try:
+        return Plan.decode((home / PLAN).read_bytes())
+    except OSError:
+        return None
+
+
+def write_control(topologies: Path, address: str, token: str) -> None:
+    write_file(topologies / CONTROL, f"{address}\n{token}\n".encode())
+
+
+def read_control(topologies: Path) -> tuple[str, str] | None:
+    """Address and token of the supervisor that owns these homes now; None when it left no word."""
+    try:
+        address, token = (topologies / CONTROL).read_text().split()
+    except (OSError, ValueError):
+        return None
+    return address, token
+
+
+def stacks_path(home: Path, port: int) -> Path:
+    return home / f"stacks-{port}"
+
+
+def wire_id(topology_id: str) -> int:
+    """The 63-bit number that stands for a topology in the frames between its workers."""
+    return int.from_bytes(hashlib.sha256(topology_id.encode()).digest()[:8], "little") >> 1
+
+
+class Progress:
+    """Passes of a worker's loop and when the last one began (monotonic ns), shared through a file of 16 bytes."""
+
+    def __init__(self, home: Path, port: int, *, write: bool = False) -> None:
+        """Raises OSError, also when a reader comes before the first writer."""
+        path = home / f"progress-{port}"
+        handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o600)
+        try:
+            if write:
+                os.ftruncate(handle, _COUNTER.size)
+            self._memory = mmap.mmap(handle, _COUNTER.size, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
+        except ValueError as error:
+            raise OSError(str(error)) from None
+        finally:
+            os.close(handle)
+
+    def write(self, passes: int, at_ns: int) -> None:
+        _COUNTER.pack_into(self._memory, 0, passes, at_ns)
+
+    def read(self) -> tuple[int, int]:
+        passes, at_ns = _COUNTER.unpack_from(self._memory)
+        return passes, at_ns
+
+    def close(self) -> None:
+        self._memory.close()
