@@ -204,7 +204,8 @@ def numpy_parts(array: Any) -> tuple[str, str, Sequence[int], bytes]:
     """dtype, order ("C", "F", or "" for a scalar), shape, and the bytes in that order."""
     scalar = type(array).__name__ != "ndarray"
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    return array.dtype.str, "" if scalar else order, array.shape, array.tobytes(order)
+    data = array.tobytes(order)
+    return array.dtype.str, "" if scalar else order, array.shape, data if array.dtype.itemsize else b""
 
 
 def numpy_value(dtype: str, order: str, shape: list[int], data: memoryview) -> object:
