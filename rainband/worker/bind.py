@@ -44,9 +44,7 @@ def instrumented(
     """The emits as the test kit wants them; as they are without one."""
     if instruments is None:
         return methods
-    return {
-        name: instruments.wrap_emit(emitter.component, emitter.task, method) for name, method in methods.items()
-    }
+    return {name: instruments.wrap_emit(emitter.component, emitter.task, method) for name, method in methods.items()}
 
 
 def bolt_task(
@@ -131,7 +129,11 @@ class Reliable:
         self.last_position: object = None
 
     def bind(self, clock: Callable[[], float], wait_s: float) -> SpoutTask:
-        emits = {"emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct}
+        emits: dict[str, Callable[..., Any]] = {
+            "emit": self.emit,
+            "emit_many": self.emit_many,
+            "emit_direct": self.emit_direct,
+        }
         bind_methods(self.instance, instrumented(emits, self.emitter, self.instruments))
         bind_methods(self.instance, {"finish": self.finish})
         self.task = SpoutTask(self.emitter.task, clock, self.emitter, self.next_tuple, self.ack, self.fail, wait_s)

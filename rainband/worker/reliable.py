@@ -47,7 +47,7 @@ class DeadLetter:
 
 
 class ReliableBook:
-    """Replays with delays doubling from `delay_s` to `delay_max_s`; after `max_retries` of them a row is a dead letter."""
+    """Replays with delays doubling up to `delay_max_s`; after `max_retries` of them a row is a dead letter."""
 
     def __init__(self, max_retries: int, delay_s: float, delay_max_s: float) -> None:
         self.max_retries = max_retries

@@ -118,7 +118,11 @@ class SideEmits:
         return (task,)
 
     def bind(self, instance: object, instruments: Instruments | None) -> None:
-        emits = {"emit": self.emit, "emit_many": self.emit_many, "emit_direct": self.emit_direct}
+        emits: dict[str, Callable[..., Any]] = {
+            "emit": self.emit,
+            "emit_many": self.emit_many,
+            "emit_direct": self.emit_direct,
+        }
         bind_methods(instance, instrumented(emits, self.emitter, instruments))
 
 
