@@ -300,6 +300,9 @@ class SideSpoutTask(SpoutTask):
         call = Call(self, self.pump, "next")
         call.subject = "next"
         self.room = min(int(room), PUMP)
+        if self.pace_s > 0.0:
+            self.room = 1
+            self.paused_until = now + self.pace_s
         self.lane.submit(call)
         return False
 

@@ -304,7 +304,10 @@ class ManualBoltTask(BoltTask):
 
 
 class SpoutTask:
-    """One spout task: hands back acks and fails, then calls `next_tuple` while window, gate and budget allow."""
+    """One spout task: hands back acks and fails, then calls `next_tuple` while window, gate and budget allow.
+
+    `pace_s` > 0 (virtual time, which user code does not take by itself): one call in every `pace_s` seconds.
+    """
 
     def __init__(
         self,
@@ -334,6 +337,7 @@ class SpoutTask:
         self.paused_until = 0.0
         self.budget: i64 = 64
         self.pause_s = 0.0
+        self.pace_s = 0.0
         self.acked: i64 = 0
         self.failed: i64 = 0
         self.timed_out: i64 = 0
@@ -409,6 +413,9 @@ class SpoutTask:
         emitter.active = True
         if self.budget < budget:
             budget = self.budget
+        if self.pace_s > 0.0:
+            budget = 1
+            self.paused_until = now + self.pace_s
         while calls < budget:
             if gate.blocked > 0:
                 more = False

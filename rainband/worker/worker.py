@@ -55,7 +55,8 @@ class Worker:
     """Runs the tasks that `assignment` puts on `slot`. `load(component)` returns a fresh user instance each time.
 
     `incarnation` is the random number of this process, `seed` feeds every random choice (edge ids, permutations).
-    With `raise_errors` the first error of user code is kept in `raised` for the caller to raise.
+    With `raise_errors` the first error of user code is kept in `raised` for the caller to raise. `alone`: the process
+    has nothing but this worker in it, so its garbage collection may be tuned.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Worker:
         instruments: Instruments | None = None,
         raise_errors: bool = False,
         virtual: bool = False,
+        alone: bool = True,
         secrets: dict[str, str] | None = None,
         pid: int = 0,
     ) -> None:
@@ -84,6 +86,7 @@ class Worker:
         self.clock = clock
         self.positions = positions
         self.raise_errors = raise_errors
+        self.alone = alone
         self.raised: BaseException | None = None
         self.pid = pid
         self.started = clock.now()
@@ -275,7 +278,8 @@ class Worker:
     def report(self, task: int, error: BaseException, tup: Tuple | None) -> None:
         """Record an error of user code."""
         component = self.plan.component_of.get(task, "")
-        if self.raise_errors and self.raised is None and not isinstance(error, FailTuple):
+        wanted = self.raise_errors or isinstance(error, KeyboardInterrupt)
+        if wanted and self.raised is None and not isinstance(error, FailTuple):
             where = f"in component '{component}', task {task}"
             error.add_note(where if tup is None else f"{where}, tuple {shown(tup)}")
             self.raised = error
@@ -302,8 +306,9 @@ class Worker:
                 return
         self.state = WorkerState.RUNNING
         self.set_active(self.assignment.status is Status.ACTIVE)
-        gc.collect()
-        gc.freeze()
+        if self.alone:
+            gc.collect()
+            gc.freeze()
 
     def open(self, made: LocalTask) -> bool:
         try:
