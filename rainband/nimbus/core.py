@@ -5,28 +5,26 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from rainband.build import VERSION
 from rainband.cluster.blobs import Blobs
 from rainband.cluster.store import Change, Put, Store
 from rainband.config import Config
-from rainband.errors import RainbandError, Refused, TopologyExists, TopologyNotFound, did_you_mean
-from rainband.nimbus import admission, lifecycle
+from rainband.errors import RainbandError, Refused, TopologyExists
+from rainband.nimbus import admission, lifecycle, views
 from rainband.nimbus.lifecycle import Action, Event
 from rainband.nimbus.liveness import Liveness
 from rainband.nimbus.roster import Roster
 from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries
-from rainband.nimbus.scheduler import Schedule, place, workers_wanted
+from rainband.nimbus.scheduler import Schedule, place
+from rainband.nimbus.shelf import Shelf
 from rainband.nimbus.statistics import Tally
 from rainband.records import (
     Activate,
     Assignment,
-    ClusterSummary,
     Deactivate,
     Done,
     Download,
@@ -41,7 +39,6 @@ from rainband.records import (
     HeartbeatReply,
     Kill,
     ListTopologies,
-    Piece,
     Placement,
     Rebalance,
     Request,
@@ -57,7 +54,7 @@ from rainband.records import (
 
 TOPOLOGIES_MAX = 10_000
 SAVE_WAITS_S = 5.0
-CLEAN_BLOBS_S = 60.0
+LAUNCHES_S = 1.0
 STACKS_S = 10.0
 
 
@@ -88,7 +85,7 @@ class Nimbus:
         self.config = Config.layer(config)
         self.address = address
         self._store = store
-        self._blobs = blobs
+        self._shelf = Shelf(blobs, self.config["nimbus.upload.expiry.secs"], now)
         self._require_bundle = require_bundle
         self.epoch = store.lead()
         values = store.read_all().values
@@ -104,8 +101,7 @@ class Nimbus:
         self._stacks: dict[str, StackRequest] = {}
         self._push: set[str] = set()
         self._push_stacks: dict[str, set[str]] = {}
-        self._saved_at = self._cleaned_at = now
-        self._unreferenced: dict[str, float] = {}
+        self._saved_at = self._watched_at = now
         self.troubles: dict[str, str] = {}
         self._handlers: dict[type, Callable[..., Response]] = {
             Submit: self._submit,
@@ -138,13 +134,15 @@ class Nimbus:
         """
         self._advance(now)
         self._save_waits(now)
-        self._clean_blobs(now)
+        self._shelf.clean({entry.plan.bundle for entry in self._entries.values()}, now)
         pushed, self._push = self._push, set()
         return sorted(pushed)
 
     def _advance(self, now: float) -> None:
         self.troubles.clear()
-        self._roster.expire(now)
+        for supervisor in self._roster.expire(now):
+            self._silence(supervisor)
+        self._watch_launches(now)
         for topology_id in sorted(self._due):
             entry = self._entries[topology_id]
             if now >= self._due[topology_id] or self._settled(entry):
@@ -153,6 +151,26 @@ class Nimbus:
             for entry in sorted(self._entries.values(), key=lambda entry: entry.row.number):
                 if entry.row.status is not Status.KILLED and not self._attempt(entry, self._reschedule):
                     self._roster.changed = True
+
+    def _silence(self, supervisor: str) -> None:
+        """Nothing is known any more of the workers there."""
+        for entry in self._entries.values():
+            if supervisor in entry.supervisors:
+                tally = self._tallies[entry.topology_id]
+                tally.silence({slot for slot in entry.slots if slot.supervisor == supervisor})
+                tally.observe(entry)
+
+    def _watch_launches(self, now: float) -> None:
+        """Give up slots whose supervisor lives but never reported the worker, where there are others instead."""
+        if now < self._watched_at + LAUNCHES_S:
+            return
+        self._watched_at = now
+        for entry in self._entries.values():
+            tally = self._tallies[entry.topology_id]
+            for slot in tally.overdue(entry.slots, now, self.config["nimbus.task.launch.secs"]):
+                enough = len(self._usable(entry) - {slot}) >= len(entry.slots)
+                if enough and self._roster.liveness.alive(slot.supervisor):
+                    self._roster.avoid(slot, now)
 
     def _attempt(self, entry: Entry, act: Callable[[Entry], None]) -> bool:
         try:
@@ -174,7 +192,7 @@ class Nimbus:
     def next_deadline(self) -> float:
         """The monotonic time at which `tick` has something to do, if nothing is asked before."""
         soonest = min(self._due.values(), default=float("inf"))
-        return min(soonest, self._roster.liveness.deadline(), self._cleaned_at + CLEAN_BLOBS_S)
+        return min(soonest, self._roster.liveness.deadline(), self._shelf.deadline())
 
     # Commands: each is one write.
 
@@ -187,7 +205,7 @@ class Nimbus:
         if len(self._entries) >= TOPOLOGIES_MAX:
             raise Refused(f"{TOPOLOGIES_MAX} topologies are there already", "Kill one first")
         plan = admission.admit(request.name, request.plan, request.config)
-        if (plan.bundle or self._require_bundle) and not self._blobs.has(plan.bundle):
+        if (plan.bundle or self._require_bundle) and not self._shelf.has(plan.bundle):
             raise Refused(f"the code bundle {plan.bundle[:12] or '(none)'} was not uploaded", "Upload it, then submit")
         admission.check_versions(plan, self._roster.alive_heartbeats())
         number = self._counter + 1
@@ -201,22 +219,21 @@ class Nimbus:
         self._missing[topology_id] = schedule.missing
         if entry.assignment is not None:
             return Done(topology_id)
-        wanted = workers_wanted(len(plan.executors()), plan.workers)
+        wanted = views.wanted(entry)
         return Done(topology_id, f"needs {wanted} slots, {wanted - schedule.missing} free")
 
     def _kill(self, request: Kill, now: float, wall: float) -> Response:
-        entry = self._find(request.name)
-        wait_s = admission.check_wait(request.wait_s, self._timeout_s(entry))
+        entry = views.find(self._entries, request.name)
+        wait_s = admission.check_wait(request.wait_s, timeout_s(entry))
         self._begin_wait(entry, Event.KILL, wait_s, now)
         return Done(entry.topology_id)
 
     def _rebalance(self, request: Rebalance, now: float, wall: float) -> Response:
-        entry = self._find(request.name)
-        wait_s = admission.check_wait(request.wait_s, self._timeout_s(entry))
+        entry = views.find(self._entries, request.name)
+        wait_s = admission.check_wait(request.wait_s, timeout_s(entry))
         reshape = admission.check_reshape(entry.plan, request.workers, request.parallelism)
         lifecycle.step(entry.name, entry.row.status, entry.row.resume, Event.REBALANCE)
-        new_plan = admission.reshaped(entry.plan, reshape)
-        wanted = workers_wanted(len(new_plan.executors()), new_plan.workers)
+        wanted = views.wanted(replace(entry, plan=admission.reshaped(entry.plan, reshape)))
         usable = len(self._usable(entry))
         if request.workers is not None and usable < wanted:
             raise Refused(
@@ -228,10 +245,10 @@ class Nimbus:
         return Done(entry.topology_id)
 
     def _activate(self, request: Activate, now: float, wall: float) -> Response:
-        return self._set_status(self._find(request.name), Event.ACTIVATE)
+        return self._set_status(views.find(self._entries, request.name), Event.ACTIVATE)
 
     def _deactivate(self, request: Deactivate, now: float, wall: float) -> Response:
-        return self._set_status(self._find(request.name), Event.DEACTIVATE)
+        return self._set_status(views.find(self._entries, request.name), Event.DEACTIVATE)
 
     def _set_status(self, entry: Entry, event: Event) -> Response:
         status, _ = lifecycle.step(entry.name, entry.row.status, entry.row.resume, event)
@@ -280,7 +297,8 @@ class Nimbus:
 
     def _schedule(self, entry: Entry, *, level: bool) -> Schedule:
         executors, workers = entry.plan.executors(), entry.plan.workers
-        return place(executors, workers, entry.where, self._usable(entry), level=level)
+        spouts = {name for name, component in entry.plan.components.items() if component.kind == "spout"}
+        return place(executors, workers, entry.where, self._usable(entry), level=level, reluctant=spouts)
 
     def _usable(self, entry: Entry) -> set[Slot]:
         """Free slots that fit the topology, and its own that are alive."""
@@ -321,8 +339,9 @@ class Nimbus:
         known = old or new
         assert known is not None
         topology_id = known.topology_id
-        for entry in (old, new):
-            self._push |= entry.supervisors if entry is not None else set()
+        for before, after in ((old, new), (new, old)):
+            if before is not None and (after is None or before.assignment != after.assignment):
+                self._push |= before.supervisors
         if new is None:
             for kept in (self._entries, self._tallies, self._missing, self._due, self._unheard, self._stacks):
                 kept.pop(topology_id, None)
@@ -390,87 +409,50 @@ class Nimbus:
         if request is not None:
             request.texts.update(beat.stacks.get(entry.topology_id, {}))
 
-    # Blobs.
-
-    def _upload(self, piece: Upload, now: float, wall: float) -> Response:
-        self._blobs.add_piece(piece.digest, piece.offset, piece.data, piece.done, now)
-        return Done()
-
-    def _download(self, request: Download, now: float, wall: float) -> Response:
-        data, size = self._blobs.read(request.digest, request.offset, request.length)
-        if request.digest in self._unreferenced:
-            self._unreferenced[request.digest] = now
-        return Piece(data, size)
-
-    def _clean_blobs(self, now: float) -> None:
-        """Bundles that no topology has named for a while, and uploads that stopped."""
-        if now < self._cleaned_at + CLEAN_BLOBS_S:
-            return
-        self._cleaned_at = now
-        expiry_s = self.config["nimbus.upload.expiry.secs"]
-        named = {entry.plan.bundle for entry in self._entries.values()}
-        idle = self._blobs.digests() - named
-        self._unreferenced = {digest: self._unreferenced.get(digest, now) for digest in idle}
-        for digest, since in self._unreferenced.items():
-            if now > since + expiry_s:
-                self._blobs.delete(digest)
-        self._blobs.expire(now - expiry_s)
-
     # Questions.
 
-    def _find(self, name: str) -> Entry:
-        """By name, or by topology id. Raises TopologyNotFound."""
-        for entry in self._entries.values():
-            if name in (entry.name, entry.topology_id):
-                return entry
-        names = sorted(entry.name for entry in self._entries.values())
-        running = f"Running: {', '.join(names[:10])}" if names else "None is running"
-        raise TopologyNotFound(f"no topology is named {name[:80]!r}", did_you_mean(name, names) or running)
+    def _upload(self, piece: Upload, now: float, wall: float) -> Response:
+        return self._shelf.take(piece, now)
+
+    def _download(self, request: Download, now: float, wall: float) -> Response:
+        return self._shelf.give(request, now)
 
     def _list(self, request: ListTopologies, now: float, wall: float) -> Response:
         entries = sorted(self._entries.values(), key=lambda entry: entry.row.number)
         return Topologies(tuple(self._summary(entry, now, wall) for entry in entries))
 
     def _topology(self, request: GetTopology, now: float, wall: float) -> Response:
-        entry = self._find(request.name)
+        entry = views.find(self._entries, request.name)
         summary = self._summary(entry, now, wall)
         return msgspec.structs.replace(summary, plan=entry.plan.encode(), assignment=entry.assignment)
 
     def _summary(self, entry: Entry, now: float, wall: float) -> TopologySummary:
         due = self._due.get(entry.topology_id)
-        return TopologySummary(
-            name=entry.name,
-            topology_id=entry.topology_id,
-            status=entry.shown_status,
-            workers=workers_wanted(len(entry.plan.executors()), entry.plan.workers),
-            executors=len(entry.plan.executors()),
-            tasks=sum(component.tasks for component in entry.plan.components.values()),
-            uptime_s=max(0.0, wall - entry.row.submitted_at),
-            slots_missing=self._missing.get(entry.topology_id, 0),
+        return views.summary(
+            entry,
+            missing=self._missing.get(entry.topology_id, 0),
+            running=self._tallies[entry.topology_id].running(entry),
             due_s=max(0.0, due - now) if due is not None else None,
-            workers_running=self._tallies[entry.topology_id].running(entry),
+            wall=wall,
         )
 
     def _statistics(self, request: GetStatistics, now: float, wall: float) -> Response:
-        entry = self._find(request.name)
+        entry = views.find(self._entries, request.name)
         return self._tallies[entry.topology_id].statistics(
             entry,
             missing=self._missing.get(entry.topology_id, 0),
-            wanted=workers_wanted(len(entry.plan.executors()), entry.plan.workers),
-            uptime_s=max(0.0, wall - entry.row.submitted_at),
+            wanted=views.wanted(entry),
+            uptime_s=views.uptime_s(entry, wall),
         )
 
     def _errors(self, request: GetErrors, now: float, wall: float) -> Response:
-        entry = self._find(request.name)
-        if request.component is not None and request.component not in entry.plan.components:
-            known = sorted(name for name in entry.plan.components if not name.startswith("__"))
-            fix = did_you_mean(request.component, known) or f"It has {', '.join(known)}"
-            raise Refused(f"{entry.name} has no component {request.component[:80]!r}", fix)
+        entry = views.find(self._entries, request.name)
+        views.check_component(entry, request.component)
         return Errors(self._tallies[entry.topology_id].errors(request.component))
 
     def _get_stacks(self, request: GetStacks, now: float, wall: float) -> Response:
         """What has come so far; the first question asks the supervisors, so ask again until all workers answered."""
-        entry = self._find(request.name)
+        entry = views.find(self._entries, request.name)
         known = self._stacks.get(entry.topology_id)
         if known is None or now > known.at + STACKS_S:
             known = self._stacks[entry.topology_id] = StackRequest(now)
@@ -478,19 +460,17 @@ class Nimbus:
         return Stacks(dict(known.texts))
 
     def _cluster(self, request: GetCluster, now: float, wall: float) -> Response:
-        used: dict[str, list[int]] = {}
-        for entry in self._entries.values():
-            for slot in entry.slots:
-                used.setdefault(slot.supervisor, []).append(slot.port)
-        return ClusterSummary(
-            leader=self.address,
-            nimbuses=(self.address,),
-            supervisors=self._roster.summaries(used, now),
+        state = type(self._store).__name__.removesuffix("Store").lower()
+        return views.cluster(
+            self._entries.values(),
+            self._roster,
+            now,
+            address=self.address,
             cluster_id=self._store.cluster_id,
-            state=type(self._store).__name__.removesuffix("Store").lower(),
-            version=VERSION,
-            python=platform.python_version(),
+            state=state,
         )
 
-    def _timeout_s(self, entry: Entry) -> float:
-        return float(Config.layer(entry.plan.config)["topology.message.timeout.secs"])
+
+def timeout_s(entry: Entry) -> float:
+    """The topology's message timeout: the default wait of kill and rebalance."""
+    return float(Config.layer(entry.plan.config)["topology.message.timeout.secs"])

@@ -17,6 +17,7 @@ from rainband.topology.streams import NAME_RULE, is_name
 SUPERVISORS_MAX = 10_000
 PORTS_MAX = 10_000
 REMEMBER_DEAD_S = 3600.0
+AVOID_S = 600.0
 
 
 class Roster:
@@ -28,6 +29,7 @@ class Roster:
         self._newest: dict[str, Heartbeat] = {}
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
+        self._avoided: dict[Slot, float] = {}
 
     def hear(self, beat: Heartbeat, now: float) -> None:
         """Take a heartbeat. Raises Refused when it makes no sense, or there are too many supervisors."""
@@ -41,6 +43,7 @@ class Roster:
         before = self._newest.get(name)
         if before is None or before.incarnation != beat.incarnation:
             self._first[name] = now
+            self._avoided = {slot: since for slot, since in self._avoided.items() if slot.supervisor != name}
         self._newest[name] = beat
         self._last[name] = now
         if beat.stopping:
@@ -52,6 +55,10 @@ class Roster:
     def expire(self, now: float) -> list[str]:
         """Those that just died of silence; the long dead are forgotten."""
         dead = self.liveness.expire(now)
+        over = [slot for slot, since in self._avoided.items() if now > since + AVOID_S]
+        for slot in over:
+            del self._avoided[slot]
+        self.changed |= bool(over)
         self.changed |= bool(dead)
         for name in [name for name, last in self._last.items() if now > last + REMEMBER_DEAD_S]:
             if not self.liveness.alive(name):
@@ -80,7 +87,12 @@ class Roster:
         for slot in entry.slots:
             if slot.supervisor not in self._newest and self.liveness.alive(slot.supervisor):
                 slots.add(slot)
-        return slots - taken
+        return slots - taken - self._avoided.keys()
+
+    def avoid(self, slot: Slot, now: float) -> None:
+        """Do not use this slot for a while: nothing comes up there. A restarted supervisor gets another chance."""
+        self._avoided[slot] = now
+        self.changed = True
 
     def addresses(self, slots: Iterable[Slot], old: Assignment | None) -> tuple[dict[str, str], dict[str, str]]:
         """(host, public key) of the supervisors of `slots`; of one not heard yet, as they were."""

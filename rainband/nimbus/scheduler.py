@@ -8,7 +8,7 @@ With `level` it may also move executors that could stay, no more than evenness t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rainband.records import Executor, Slot
@@ -34,17 +34,20 @@ def place(
     usable: Iterable[Slot],
     *,
     level: bool = False,
+    reluctant: Collection[str] = (),
 ) -> Schedule:
     """Place all `executors` on up to `workers` of the `usable` slots (free ones and this topology's own).
 
     `current` says where executors run now; those whose slot is not usable any more move. A topology that gets more
-    workers than it has now is levelled, otherwise only when `level` is set.
+    workers than it has now is levelled, otherwise only when `level` is set. Where there is a choice, executors of
+    `reluctant` components (spouts: some begin anew where they move) stay.
     """
     todo = sorted(executors)
     available = set(usable)
     kept = {executor: current[executor] for executor in todo if current.get(executor) in available}
     wanted = workers_wanted(len(todo), workers)
-    slots = choose_slots(wanted, Counter(kept.values()), available)
+    anchored = Counter(slot for executor, slot in kept.items() if executor.component in reluctant)
+    slots = choose_slots(wanted, Counter(kept.values()), available, anchored)
     if not slots:
         return Schedule({}, wanted)
     placed = {executor: slot for executor, slot in kept.items() if slot in set(slots)}
@@ -54,17 +57,21 @@ def place(
             board.add(executor, board.best_for(executor.component))
     if level or (placed and len(slots) > len(set(current.values()))):
         board.spread_components()
-        board.even_out()
+        board.even_out(reluctant)
     return Schedule(dict(sorted(board.where.items())), wanted - len(slots))
 
 
-def choose_slots(wanted: int, used: Mapping[Slot, int], usable: Iterable[Slot]) -> list[Slot]:
+def choose_slots(
+    wanted: int, used: Mapping[Slot, int], usable: Iterable[Slot], anchored: Mapping[Slot, int] | None = None
+) -> list[Slot]:
     """Up to `wanted` slots, sorted: those in use first (the fullest, when there are too many), then free ones.
 
+    Of equally full ones those with the most `anchored` executors are kept.
     Free ones come from the supervisor that holds the fewest of the chosen so far, then from the one with most free.
     """
     free = sorted(set(usable) - set(used))
-    chosen = sorted(used, key=lambda slot: (-used[slot], slot))[:wanted]
+    held_fast = anchored or {}
+    chosen = sorted(used, key=lambda slot: (-used[slot], -held_fast.get(slot, 0), slot))[:wanted]
     held = Counter(slot.supervisor for slot in chosen)
     idle = Counter(slot.supervisor for slot in free)
     while len(chosen) < wanted and free:
@@ -113,7 +120,7 @@ class Board:
                     break
                 self.move_one(component, source, target)
 
-    def even_out(self) -> None:
+    def even_out(self, reluctant: Collection[str]) -> None:
         """Until the slots hold equally many executors or one more, keeping the components spread.
 
         The fuller slot has more of some component, by one at most: moving that one mirrors the difference.
@@ -123,5 +130,6 @@ class Board:
             target = min(self.slots, key=lambda slot: (self.total[slot], slot))
             if self.total[source] - self.total[target] <= 1:
                 break
-            component = min(name for name, here in self.of.items() if here[source] > here[target])
+            movable = [name for name, here in self.of.items() if here[source] > here[target]]
+            component = min(movable, key=lambda name: (name in reluctant, name))
             self.move_one(component, source, target)

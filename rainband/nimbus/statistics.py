@@ -51,6 +51,7 @@ class Tally:
         self._counters: Counter[str] = Counter()
         self._restarts = 0
         self._replaced: Counter[Slot] = Counter()
+        self._awaited: dict[Slot, float] = {}
         self._errors: OrderedDict[tuple[object, ...], ErrorRecord] = OrderedDict()
         self._turn = 0
         self._quiet_since: tuple[int, tuple[int, int]] | None = None
@@ -84,6 +85,11 @@ class Tally:
             self._restarts += self._restarts_of(slot)
             del self._replaced[slot]
             self._fold(slot)
+
+    def overdue(self, slots: Iterable[Slot], now: float, launch_s: float) -> list[Slot]:
+        """Slots of which nothing was heard for `launch_s` since they were first asked about here."""
+        self._awaited = {slot: self._awaited.get(slot, now) for slot in slots if slot not in self._heard}
+        return sorted(slot for slot, since in self._awaited.items() if now >= since + launch_s)
 
     def observe(self, entry: Entry) -> None:
         """Look at all beats after some came; `quiet` needs two such looks."""
