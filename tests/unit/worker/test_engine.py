@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rainband.records import Status
 from rainband.topology.builder import TopologyBuilder
 from rainband.topology.graph import Topology
-from tests.unit.worker.bench import Bench
-from tests.unit.worker.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink, Twice
+from kit.bench import Bench
+from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink, Twice
 
 GROUPINGS = ("shuffle", "fields", "partial_key", "all", "global", "none", "local_or_shuffle")
 
