@@ -40,6 +40,7 @@ class Story:
     total_lines: int
     seconds: float = 0.0
     replayed: int = 0
+    split: int = 0
     work: dict[int, int] = field(default_factory=dict)
     parts: dict[int, str] = field(default_factory=dict)
     killed: int = 0
@@ -48,10 +49,16 @@ class Story:
 
     def see(self, statistics: Statistics) -> None:
         self.replayed = max(self.replayed, statistics.replayed)
+        if "split" in statistics.components:
+            self.split = max(self.split, statistics.components["split"].executed)
         for worker in statistics.workers:
             done = sum(task.executed + task.emitted for task in worker.tasks)
             self.work[worker.pid] = max(self.work.get(worker.pid, 0), done)
             self.parts[worker.pid] = ", ".join(user_components(worker))
+
+    def sent_again(self, lines: int) -> int:
+        """Lines that came to `split` more than once: replayed, or read again by a spout that was started again."""
+        return max(self.replayed, self.split - lines)
 
     def shares(self) -> list[dict[str, Any]]:
         total = sum(self.work.values()) or 1
@@ -195,15 +202,16 @@ def _prove(story: Story, counts: Path, display: Display, as_json: bool) -> int:
         f"{Path(truth.__file__).name}, which imports nothing of rainband, counted {result['words']:,} words "
         f"({result['distinct']:,} distinct) in {result['lines']:,} lines of {result['files']:,} files",
     )
+    again = story.sent_again(result["lines"])
     verdict = "equal to the last word" if result["equal"] else "NOT equal"
     if story.killed and not result["equal"]:
-        verdict = f"counted again after the kill: {result['surplus']:,} words of {story.replayed:,} replayed lines"
+        verdict = f"{result['surplus']:,} words were counted again: {again:,} lines were sent again after the kill"
     display.line("proof", f"{verdict}; lost {result['lost']:,}")
     good = result["lost"] == 0 and (result["equal"] or bool(story.killed))
     if as_json:
         document = {key: result[key] for key in ("files", "lines", "words", "distinct")}
         document |= {"equal_to_truth": result["equal"], "workers": WORKERS, "seconds": round(story.seconds, 2)}
-        document |= {"replayed": story.replayed, "lost": result["lost"], "surplus": result["surplus"]}
+        document |= {"replayed": again, "lost": result["lost"], "surplus": result["surplus"]}
         document |= {"killed": story.killed or None, "replaced_after_s": story.replaced_after_s, "work": shares}
         answer({**document, "built": describe()})
     elif good:

@@ -29,6 +29,7 @@ class Display:
         self.total = 0
         self._clock = SystemClock()
         self._told_at = 0.0
+        self._told = 0
 
     def line(self, label: str, text: str) -> None:
         if self.quiet:
@@ -62,8 +63,8 @@ class Display:
         if self.live is not None and self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=done)
             self.live.update(_picture(self.bar, replayed, words))
-        elif self._clock.now() - self._told_at >= PLAIN_S or done == self.total:
-            self._told_at = self._clock.now()
+        elif done > self._told and (self._clock.now() - self._told_at >= PLAIN_S or done == self.total):
+            self._told, self._told_at = done, self._clock.now()
             top = "  ".join(f"{word} {count:,}" for word, count in words[:5])
             say(f"{'lines':<9} {done:,} of {self.total:,} acked, {replayed:,} replayed; top words: {top}")
 
