@@ -25,6 +25,9 @@ class Instruments(Protocol):
 
     def settled(self, component: str, task: int, message_id: object, done: bool) -> None: ...
 
+    def added(self, made: Any) -> None:
+        """The LocalTask is complete; its component is not prepared yet."""
+
 
 def bind_methods(instance: object, methods: Mapping[str, Callable[..., Any]]) -> None:
     """Put the runtime's methods onto the user's instance, over those of the base class that only refuse."""
@@ -127,6 +130,8 @@ class Reliable:
         self.user_fail = instance.fail
         self.task: SpoutTask | None = None
         self.last_position: object = None
+        again: dict[str, Callable[..., Any]] = {"emit": emitter.emit, "emit_direct": emitter.emit_direct}
+        self.again = instrumented(again, emitter, instruments)
 
     def bind(self, clock: Callable[[], float], wait_s: float) -> SpoutTask:
         emits: dict[str, Callable[..., Any]] = {
@@ -178,9 +183,9 @@ class Reliable:
     def replay(self, message_id: object, row: Row) -> None:
         """Emit a row again, under the same message id and a new root."""
         if row.direct >= 0:
-            self.emitter.emit_direct(row.direct, row.values, message_id=message_id, stream=row.stream)
+            self.again["emit_direct"](row.direct, row.values, message_id=message_id, stream=row.stream)
         else:
-            self.emitter.emit(row.values, message_id=message_id, stream=row.stream)
+            self.again["emit"](row.values, message_id=message_id, stream=row.stream)
 
     def next_tuple(self) -> None:
         task = self.task
@@ -224,7 +229,7 @@ class Reliable:
         letter, values = self.book.bury(message_id, why)
         if check_value(message_id) is not None:
             values = (repr(message_id), *values[1:])
-        self.emitter.emit(values, message_id=letter, stream="dead_letters")
+        self.again["emit"](values, message_id=letter, stream="dead_letters")
         self.user_fail(message_id)
 
 

@@ -143,6 +143,8 @@ class Wiring:
         tick = context.config["topology.tick.tuple.freq.secs"]
         made.tick_s = None if tick is None else float(tick)
         self.tasks[task] = made
+        if self.instruments is not None:
+            self.instruments.added(made)
         return made
 
     def add_spout(self, made: LocalTask, component: ComponentPlan, gate: Gate) -> None:
