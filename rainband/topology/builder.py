@@ -168,7 +168,7 @@ class TopologyBuilder:
         )
 
     def _problems_of_tick(self, component: Component, kind: str, settings: Mapping[str, Any]) -> list[str]:
-        ticks = kind == "bolt" and overrides(component, "tick")
+        ticks = kind == "bolt" and overrides(component, "tick") and callable(getattr(component, "tick", None))
         if ticks and settings.get(TICK, self._config.get(TICK)) is None:
             return [f"it has tick() but no interval: set config={{'{TICK}': 10}}"]
         if not ticks and settings.get(TICK) is not None:

@@ -60,6 +60,7 @@ def build_bundle(topology: Topology, project: Path | None = None) -> bytes:
     root = project if project is not None else project_of(topology)
     entries: dict[str, bytes | Path] = {f"{COMPONENTS}/{d}.pkl": data for d, data in topology.pickles.items()}
     if root is not None:
+        _check_reach(topology, root)
         entries |= {f"{CODE}/{name}": path for name, path in project_files(root)}
     buffer = io.BytesIO()
     total = 0
@@ -147,6 +148,17 @@ def project_of(topology: Topology) -> Path | None:
     return roots[0] if roots else None
 
 
+def _check_reach(topology: Topology, root: Path) -> None:
+    for component in topology.parts():
+        kind = type(component)
+        home = import_root(kind.__module__)
+        if kind.__module__ != "__main__" and home is not None and home != root.resolve():
+            raise UsageError(
+                f"{kind.__qualname__} comes from {home}, which does not travel with {root}",
+                "Put its module into the project, or install it on every host",
+            )
+
+
 def import_root(module: str) -> Path | None:
     """The directory on the path that a module was imported from; None for installed modules and rainband's own."""
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -229,8 +241,7 @@ def _problem_of_name(name: str) -> str:
 
 
 def _problem_of_entry(entry: zipfile.ZipInfo) -> str:
-    mode = entry.external_attr >> 16
-    if entry.is_dir() or (mode and not stat.S_ISREG(mode)):
+    if entry.is_dir() or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
         return "no regular file"
     if entry.flag_bits & 0x1:
         return "encrypted"
