@@ -142,15 +142,24 @@ class DirectoryBlobs:
             raise StoreError(f"blob {digest}: {error.strerror}", explain(error, self.directory)) from error
 
     def digests(self) -> set[str]:
-        return {path.name for path in self.directory.iterdir() if DIGEST.match(path.name)}
+        try:
+            return {name for name in os.listdir(self.directory) if DIGEST.match(name)}
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def delete(self, digest: str) -> None:
-        (self.directory / check_digest(digest)).unlink(missing_ok=True)
+        try:
+            (self.directory / check_digest(digest)).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._trouble(error) from error
         self._checked.discard(digest)
 
     def expire(self, before: float) -> None:
         for digest in [digest for digest, last in self._last_piece.items() if last < before]:
             self._drop(digest)
+
+    def _trouble(self, error: OSError) -> StoreError:
+        return StoreError(f"{self.directory}: {error.strerror}", explain(error, self.directory))
 
     def _append(self, digest: str, offset: int, data: bytes) -> None:
         descriptor = os.open(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import msgspec
 
@@ -134,7 +135,8 @@ class Nimbus:
         """
         self._advance(now)
         self._save_waits(now)
-        self._shelf.clean({entry.plan.bundle for entry in self._entries.values()}, now)
+        named = {entry.plan.bundle for entry in self._entries.values()}
+        self._attempt("bundles", lambda: self._shelf.clean(named, now))
         pushed, self._push = self._push, set()
         return sorted(pushed)
 
@@ -146,10 +148,12 @@ class Nimbus:
         for topology_id in sorted(self._due):
             entry = self._entries[topology_id]
             if now >= self._due[topology_id] or self._settled(entry):
-                self._attempt(entry, self._elapsed)
+                self._attempt(topology_id, partial(self._elapsed, entry))
         if self._roster.take_changed():
             for entry in sorted(self._entries.values(), key=lambda entry: entry.row.number):
-                if entry.row.status is not Status.KILLED and not self._attempt(entry, self._reschedule):
+                if entry.row.status is Status.KILLED:
+                    continue
+                if not self._attempt(entry.topology_id, partial(self._reschedule, entry)):
                     self._roster.changed = True
 
     def _silence(self, supervisor: str) -> None:
@@ -172,11 +176,11 @@ class Nimbus:
                 if enough and self._roster.liveness.alive(slot.supervisor):
                     self._roster.avoid(slot, now)
 
-    def _attempt(self, entry: Entry, act: Callable[[Entry], None]) -> bool:
+    def _attempt(self, name: str, act: Callable[[], None]) -> bool:
         try:
-            act(entry)
+            act()
         except RainbandError as error:
-            self.troubles[entry.topology_id] = str(error)
+            self.troubles[name] = str(error)
             return False
         return True
 
@@ -372,7 +376,7 @@ class Nimbus:
         for topology_id, due in sorted(self._due.items()):
             entry = self._entries[topology_id]
             row = msgspec.structs.replace(entry.row, remaining_s=max(0.0, due - now))
-            self._write(entry, replace(entry, row=row))
+            self._attempt(topology_id, partial(self._write, entry, replace(entry, row=row)))
 
     # Heartbeats.
 

@@ -25,6 +25,7 @@ from rainband.records import (
 
 ERRORS_MAX = 1000
 COUNTERS_MAX = 1000
+NO_WORKER = 0  # the incarnation of a beat that a supervisor wrote because no worker did
 SUMS = tuple(
     field
     for field in TaskCount.__struct_fields__
@@ -63,8 +64,11 @@ class Tally:
             return
         self._turn += 1
         last = self._heard.get(slot)
-        if last is not None:
-            if last.beat.incarnation != beat.incarnation:
+        if last is not None and last.beat.incarnation != NO_WORKER:
+            if beat.incarnation == NO_WORKER:
+                self._remember(beat.errors)
+                beat = msgspec.structs.replace(last.beat, state=beat.state, restarts=beat.restarts, note=beat.note)
+            elif last.beat.incarnation != beat.incarnation:
                 self._fold(slot)
                 self._replaced[slot] += 1
             else:
@@ -141,7 +145,7 @@ class Tally:
             if slot.supervisor in unheard:
                 return False
             beat = self.beat(slot)
-            if beat is None or beat.state in (WorkerState.STARTING, WorkerState.CRASHED):
+            if beat is None or beat.state is not WorkerState.RUNNING:
                 continue
             if beat.version < entry.assignment.version or not beat.paused or not is_idle(beat):
                 return False
@@ -155,7 +159,7 @@ class Tally:
     def statistics(self, entry: Entry, *, missing: int, wanted: int, uptime_s: float) -> Statistics:
         beats = tuple(beat for slot in sorted(entry.slots) if (beat := self.beat(slot)) is not None)
         newest = [heard.beat for heard in self._heard.values()]
-        tasks = self._totals(newest)
+        tasks = self._totals()
         spouts = [count for count in tasks.values() if kind_of(entry, count.component) == "spout"]
         acked, failed, pending = (sum(getattr(c, name) for c in spouts) for name in ("acked", "failed", "pending"))
         counters = Counter(self._counters)
@@ -204,11 +208,12 @@ class Tally:
         for count in counts:
             self._tasks[count.task] = add_task(self._tasks.get(count.task), count, gauges=False)
 
-    def _totals(self, beats: Iterable[WorkerBeat]) -> dict[int, TaskCount]:
+    def _totals(self) -> dict[int, TaskCount]:
         totals = dict(self._tasks)
-        for beat in beats:
-            for count in beat.tasks:
-                totals[count.task] = add_task(totals.get(count.task), count, gauges=True)
+        for heard in self._heard.values():
+            lives = heard.present and heard.beat.state is not WorkerState.CRASHED
+            for count in heard.beat.tasks:
+                totals[count.task] = add_task(totals.get(count.task), count, gauges=lives)
         return totals
 
     def _remember(self, errors: Iterable[ErrorRecord]) -> None:
@@ -226,7 +231,8 @@ def is_running(beat: WorkerBeat | None, number: int) -> bool:
 
 
 def is_idle(beat: WorkerBeat) -> bool:
-    return beat.pending == 0 and beat.in_flight == 0 and all(count.queued == 0 for count in beat.tasks)
+    """Nothing pending and nothing queued, as far as this worker knows."""
+    return beat.pending == 0 and beat.in_flight == 0 and beat.state is WorkerState.RUNNING
 
 
 def work_done(beats: Iterable[WorkerBeat]) -> tuple[int, int]:

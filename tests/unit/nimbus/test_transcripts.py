@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 
 import pytest
+from kit.clusters import WALL, word_count
 
 from rainband.cluster.blobs import MemoryBlobs
 from rainband.cluster.memory import MemoryStore
@@ -43,19 +44,8 @@ from rainband.records import (
     WorkerBeat,
     WorkerState,
 )
-from rainband.topology.plan import ComponentPlan, InputPlan, Plan, StreamPlan
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
-WALL = 1_700_000_000.0
-
-
-def word_count(name: str, workers: int) -> Plan:
-    """lines -> 2 split -> 2 count of 4 tasks: tasks 1-4 count, 5 lines, 6-7 split."""
-    lines = ComponentPlan("lines", "spout", {"default": StreamPlan(("line",))}, (), 1, 1, 64)
-    shuffled = (InputPlan("lines", "default", "shuffle"),)
-    split = ComponentPlan("split", "bolt", {"default": StreamPlan(("word",))}, shuffled, 2, 2, 128)
-    count = ComponentPlan("count", "bolt", {}, (InputPlan("split", "default", "fields", ("word",)),), 2, 4, 256)
-    return Plan(name, {"lines": lines, "split": split, "count": count}, {"topology.workers": workers})
 
 
 class Story:

@@ -1,0 +1,448 @@
+"""Requests to Nimbus, one at a time. The longer stories are in the transcripts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from kit.clusters import WALL, beat, heartbeat, word_count
+
+from rainband.cluster.blobs import MemoryBlobs
+from rainband.cluster.memory import MemoryStore
+from rainband.cluster.store import Change
+from rainband.errors import StoreError
+from rainband.nimbus.core import Nimbus
+from rainband.records import (
+    Activate,
+    ClusterSummary,
+    Deactivate,
+    Done,
+    Download,
+    ErrorRecord,
+    Errors,
+    Failure,
+    GetCluster,
+    GetErrors,
+    GetStacks,
+    GetTopology,
+    HeartbeatReply,
+    Kill,
+    ListTopologies,
+    Rebalance,
+    Request,
+    Response,
+    Stacks,
+    Status,
+    Submit,
+    Topologies,
+    TopologySummary,
+    Upload,
+)
+from rainband.topology.plan import ComponentPlan, InputPlan, Plan
+
+BUNDLE = b"a bundle"
+DIGEST = hashlib.sha256(BUNDLE).hexdigest()
+
+
+class FailingStore(MemoryStore):
+    """Fails the writes after the first `good` ones, until told otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.good = 1_000_000
+
+    def write(self, epoch: int, changes: Sequence[Change]) -> None:
+        if self.good <= 0:
+            raise StoreError("disk full")
+        self.good -= 1
+        super().write(epoch, changes)
+
+
+def make(store: MemoryStore | None = None, now: float = 0.0, **options: Any) -> Nimbus:
+    options.setdefault("require_bundle", False)
+    return Nimbus(store or MemoryStore(), MemoryBlobs(), {}, now, **options)
+
+
+def ask(nimbus: Nimbus, request: Request, now: float = 0.0) -> Response:
+    return nimbus.handle(request, now, WALL)
+
+
+def submit(nimbus: Nimbus, name: str = "wc", workers: int = 1, now: float = 0.0) -> str:
+    answer = ask(nimbus, Submit(name, word_count(name, workers).encode()), now)
+    assert isinstance(answer, Done), answer
+    return answer.topology_id
+
+
+def refusal(answer: Response) -> str:
+    assert isinstance(answer, Failure), answer
+    return f"{answer.code}: {answer.message}"
+
+
+def look(nimbus: Nimbus, name: str = "wc") -> TopologySummary:
+    answer = ask(nimbus, GetTopology(name))
+    assert isinstance(answer, TopologySummary)
+    return answer
+
+
+def names(nimbus: Nimbus) -> list[str]:
+    answer = ask(nimbus, ListTopologies())
+    assert isinstance(answer, Topologies)
+    return [topology.name for topology in answer.topologies]
+
+
+BAD_NAMES = ["", "..", "/", "a/b", "a b", "-wc", "wc\n", "x" * 65, "x" * 300, "wc\0", "naïve", "$(x)", "__wc"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_are_checked(name: str) -> None:
+    nimbus = make()
+    answer = ask(nimbus, Submit(name, word_count().encode()))
+    assert "cannot name a topology" in refusal(answer)
+    assert names(nimbus) == []
+
+
+def changed(component: str, **fields: Any) -> Plan:
+    plan = word_count()
+    new = msgspec.structs.replace(plan.components[component], **fields)
+    return msgspec.structs.replace(plan, components={**plan.components, component: new})
+
+
+BAD_PLANS = [
+    (msgspec.structs.replace(word_count(), components={}), "no spout"),
+    (changed("lines", kind="bolt"), "no spout"),
+    (changed("count", executors=5), "5 executors for 4 tasks"),
+    (changed("count", executors=0), "0 executors for 4 tasks"),
+    (changed("count", tasks=200_000, executors=1), "more than 100000 tasks"),
+    (changed("count", id="counter"), "cannot name a component"),
+    (changed("count", inputs=(InputPlan("splitt", "default", "shuffle"),)), "which is no component"),
+    (changed("count", inputs=(InputPlan("split", "words", "shuffle"),)), "has no stream 'words'"),
+    (changed("count", inputs=(InputPlan("split", "default", "fields", ("line",)),)), "has no field line"),
+    (changed("count", config={"topology.max.spout.pending": -1}), "topology.max.spout.pending"),
+    (msgspec.structs.replace(word_count(), config={"topology.wrokers": 2}), "topology.wrokers"),
+    (msgspec.structs.replace(word_count(), config={"topology.workers": "2"}), "topology.workers"),
+    (msgspec.structs.replace(word_count(), config={"nimbus.port": 1}), "setting of the daemons"),
+]
+
+
+@pytest.mark.parametrize(("plan", "problem"), BAD_PLANS, ids=[problem for _, problem in BAD_PLANS])
+def test_plans_are_checked_again(plan: Plan, problem: str) -> None:
+    nimbus = make()
+    answer = ask(nimbus, Submit("wc", plan.encode()))
+    assert isinstance(answer, Failure)
+    assert answer.code == "invalid_topology"
+    assert problem in answer.message
+    assert names(nimbus) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04\x95", b"\xc1", msgspec.msgpack.encode([1, 2])])
+def test_what_is_no_plan_is_refused(data: bytes) -> None:
+    assert refusal(ask(make(), Submit("wc", data))).startswith("invalid_topology: not a topology plan")
+
+
+def test_all_problems_come_at_once() -> None:
+    plan = changed("count", executors=0, inputs=(InputPlan("none", "default", "shuffle"),))
+    message = refusal(ask(make(), Submit("wc", plan.encode())))
+    assert "0 executors" in message
+    assert "no component" in message
+
+
+def test_the_bundle_must_be_there_first() -> None:
+    nimbus = make(require_bundle=True)
+    plan = word_count(bundle=DIGEST)
+    assert "was not uploaded" in refusal(ask(nimbus, Submit("wc", plan.encode())))
+    assert "was not uploaded" in refusal(ask(nimbus, Submit("wc", word_count().encode())))
+    assert refusal(ask(nimbus, Download(DIGEST, 0, 10))).startswith("store: ")
+    assert ask(nimbus, Upload(DIGEST, 0, BUNDLE, True)) == Done()
+    assert isinstance(ask(nimbus, Submit("wc", plan.encode())), Done)
+
+
+def test_bundles_nobody_names_are_forgotten() -> None:
+    nimbus = make(require_bundle=True)
+    other = hashlib.sha256(b"other").hexdigest()
+    ask(nimbus, Upload(DIGEST, 0, BUNDLE, True))
+    ask(nimbus, Upload(other, 0, b"other", True))
+    ask(nimbus, Submit("wc", word_count(bundle=DIGEST).encode()))
+    for now in range(0, 800, 60):
+        nimbus.tick(float(now))
+    assert not isinstance(ask(nimbus, Download(DIGEST, 0, 1)), Failure)
+    assert isinstance(ask(nimbus, Download(other, 0, 1)), Failure)
+
+
+def test_a_name_is_used_once_and_so_is_an_id() -> None:
+    nimbus = make()
+    topology_id = submit(nimbus)
+    assert topology_id == "wc-1-1700000000"
+    for name in ("wc", topology_id):
+        answer = ask(nimbus, Submit(name, word_count().encode()))
+        assert refusal(answer).startswith(f"topology_exists: the name {name} is in use")
+    ask(nimbus, Kill("wc", 0.0))
+    assert submit(nimbus) == "wc-2-1700000000"
+
+
+def test_other_interpreters_and_packages_are_named() -> None:
+    nimbus = make()
+    ask(nimbus, heartbeat(python="3.12.1", packages={"rainband": "0.1.0", "cloudpickle": "3.0"}))
+    answer = ask(nimbus, Submit("wc", word_count(python="3.11.7").encode()))
+    assert refusal(answer) == "version_mismatch: wc cannot run on supervisor a: python 3.11.7 here, 3.12.1 there"
+    answer = ask(nimbus, Submit("wc", word_count(packages={"cloudpickle": "3.1", "numpy": "2"}).encode()))
+    assert "cloudpickle 3.1 here, 3.0 there" in refusal(answer)
+    assert names(nimbus) == []
+    assert isinstance(ask(nimbus, Submit("wc", word_count(python="3.12.9").encode())), Done)
+
+
+def test_only_supervisors_that_fit_get_work() -> None:
+    nimbus = make()
+    ask(nimbus, heartbeat("a", python="3.12.1"))
+    ask(nimbus, heartbeat("b", python="3.11.2"))
+    ask(nimbus, Submit("wc", word_count(workers=2, python="3.11.7").encode()))
+    assignment = look(nimbus).assignment
+    assert assignment is not None
+    assert {slot.supervisor for slot in assignment.slots()} == {"b"}
+
+
+def test_a_submit_is_pushed_to_its_supervisors_at_once() -> None:
+    nimbus = make()
+    ask(nimbus, heartbeat("a"))
+    ask(nimbus, heartbeat("b"))
+    nimbus.tick(0.0)
+    submit(nimbus, workers=1)
+    assert nimbus.tick(0.0) == ["a"]
+    assert nimbus.tick(0.0) == []
+
+
+def test_a_submit_may_begin_inactive() -> None:
+    nimbus = make()
+    ask(nimbus, heartbeat())
+    ask(nimbus, Submit("wc", word_count().encode(), active=False))
+    found = look(nimbus)
+    assert found.status is Status.INACTIVE
+    assert found.assignment is not None
+    assert found.assignment.status is Status.INACTIVE
+
+
+def test_config_given_with_the_submit_wins() -> None:
+    nimbus = make()
+    ask(nimbus, heartbeat())
+    ask(nimbus, Submit("wc", word_count().encode(), {"topology.workers": 2}))
+    assert look(nimbus).workers == 2
+    assert Plan.decode(look(nimbus).plan).workers == 2
+
+
+def test_an_answer_repeats_only_what_the_supervisor_does_not_know() -> None:
+    nimbus = make()
+    topology_id = submit(nimbus)
+    first = ask(nimbus, heartbeat())
+    assert isinstance(first, HeartbeatReply)
+    assert [(a.epoch, a.version) for a in first.assignments] == [(1, 1)]
+    assert first.assignments[0].hosts == {"a": "127.0.0.1"}
+    again = ask(nimbus, heartbeat(known={topology_id: (1, 1)}))
+    assert again == HeartbeatReply((), (topology_id,), 1, first.cluster_id)
+    stale = ask(nimbus, heartbeat(known={topology_id: (1, 0)}))
+    assert stale == first
+
+
+def test_a_host_that_changes_is_told_to_everyone() -> None:
+    nimbus = make()
+    ask(nimbus, heartbeat("a", ports=(6700,)))
+    ask(nimbus, heartbeat("b", ports=(6700,)))
+    submit(nimbus, workers=2)
+    moved = msgspec.structs.replace(heartbeat("b", ports=(6700,), public_key="k"), host="10.0.0.9")
+    ask(nimbus, moved)
+    assignment = look(nimbus).assignment
+    assert assignment is not None
+    assert (assignment.version, assignment.hosts) == (2, {"a": "127.0.0.1", "b": "10.0.0.9"})
+    assert assignment.keys == {"b": "k"}
+    assert {p.number for p in assignment.placements} == {1}
+    assert "a" in nimbus.tick(0.0)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../a", "x" * 65])
+def test_supervisors_with_odd_names_are_refused(name: str) -> None:
+    assert "cannot name a supervisor" in refusal(ask(make(), heartbeat(name)))
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_supervisors_with_odd_ports_are_refused(port: int) -> None:
+    nimbus = make()
+    assert "ports must be" in refusal(ask(nimbus, heartbeat(ports=(port,))))
+    cluster = ask(nimbus, GetCluster())
+    assert isinstance(cluster, ClusterSummary)
+    assert cluster.supervisors == ()
+
+
+def test_the_cluster_is_described() -> None:
+    nimbus = make(address="127.0.0.1:6627")
+    ask(nimbus, heartbeat("b"), 1.0)
+    ask(nimbus, heartbeat("a"), 2.0)
+    submit(nimbus, workers=3, now=2.0)
+    ask(nimbus, heartbeat("a"), 5.0)
+    nimbus.tick(31.5)
+    cluster = ask(nimbus, GetCluster(), 31.5)
+    assert isinstance(cluster, ClusterSummary)
+    assert (cluster.leader, cluster.nimbuses, cluster.state) == ("127.0.0.1:6627", ("127.0.0.1:6627",), "memory")
+    rows = [(s.supervisor, s.ports, s.alive, s.uptime_s, s.heard_s) for s in cluster.supervisors]
+    assert rows == [("a", (6700, 6701), True, 29.5, 26.5), ("b", (6700, 6701), False, 30.5, 30.5)]
+    assert cluster.supervisors[0].used == (6700, 6701)
+    assert cluster.supervisors[1].used == ()
+
+
+COMMANDS: list[Request] = [
+    Submit("other", word_count("other").encode()),
+    Kill("wc"),
+    Kill("wc", 0.0),
+    Rebalance("wc", 5.0, 2, {"count": 3}),
+    Rebalance("wc", 0.0, 2),
+    Deactivate("wc"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{type(command).__name__}")
+def test_a_failed_write_decides_nothing_and_a_crash_leaves_before_or_after(command: Request) -> None:
+    """Fail, then crash, at every write of a command in turn."""
+    for good in range(10):
+        store = FailingStore()
+        nimbus = make(store)
+        ask(nimbus, heartbeat())
+        submit(nimbus)
+        nimbus.tick(0.0)
+        before = (store.read_all().values, look(nimbus))
+        store.good = good
+        answer = ask(nimbus, command)
+        store.good = 1_000_000
+        if not isinstance(answer, Failure):
+            assert good > 0
+            break
+        assert answer.code == "store"
+        if good == 0:
+            assert (store.read_all().values, look(nimbus)) == before
+        survivor = make(store)
+        assert survivor.damaged == {}
+        assert names(survivor) == names(nimbus)
+        if names(survivor) == ["wc"]:
+            assert look(survivor).status == look(nimbus).status
+            assert look(survivor).assignment == look(nimbus).assignment
+        ask(survivor, heartbeat())
+        if good == 0:
+            assert not isinstance(ask(survivor, command), Failure)
+    else:
+        pytest.fail("the command never succeeded")
+
+
+def test_what_time_brings_is_tried_again_after_a_failed_write() -> None:
+    store = FailingStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    ask(nimbus, Kill("wc", 10.0))
+    store.good = 0
+    nimbus.tick(10.0)
+    assert nimbus.troubles == {topology_id: "disk full"}
+    assert names(nimbus) == ["wc"]
+    assert isinstance(ask(nimbus, heartbeat("b"), 10.0), HeartbeatReply)
+    store.good = 1
+    nimbus.tick(11.0)
+    assert names(nimbus) == []
+    assert nimbus.troubles == {}
+
+
+def test_scheduling_is_tried_again_after_a_failed_write() -> None:
+    store = FailingStore()
+    nimbus = make(store)
+    submit(nimbus)
+    store.good = 0
+    assert ask(nimbus, heartbeat()) == HeartbeatReply((), (), 1, store.cluster_id)
+    store.good = 1
+    nimbus.tick(0.5)
+    assert look(nimbus).assignment is not None
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 10, msgspec.msgpack.encode({"name": "wc"}), None])
+@pytest.mark.parametrize("kind", ["topology", "plan", "assignment"])
+def test_a_damaged_row_is_set_aside_and_the_others_run_on(kind: str, damage: bytes | None) -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    submit(nimbus, "good")
+    if damage is None:
+        store._values.pop(f"{kind}/{topology_id}")
+    else:
+        store._values[f"{kind}/{topology_id}"] = damage
+    survivor = make(store)
+    if damage is None and kind == "assignment":
+        assert names(survivor) == ["wc", "good"]
+    else:
+        assert names(survivor) == ["good"]
+        assert list(survivor.damaged) == ([f"topology/{topology_id}"] if damage is not None or kind == "plan" else [])
+    assert submit(survivor, "third").startswith("third-3-")
+
+
+def test_errors_are_kept_once_each_and_filtered() -> None:
+    nimbus = make()
+    topology_id = submit(nimbus)
+    ask(nimbus, heartbeat())
+    first = ErrorRecord("split", 6, "h", 6700, 1.0, "ValueError: x", "Traceback ...", count=1)
+    more = msgspec.structs.replace(first, count=3)
+    other = ErrorRecord("count", 1, "h", 6700, 0.5, "KeyError: 'y'")
+    ask(nimbus, heartbeat("a", beat(topology_id, 6700, 1, errors=(first, other))))
+    ask(nimbus, heartbeat("a", beat(topology_id, 6700, 1, errors=(more,))))
+    assert ask(nimbus, GetErrors("wc")) == Errors((other, more))
+    assert ask(nimbus, GetErrors("wc", "count")) == Errors((other,))
+    answer = ask(nimbus, GetErrors("wc", "splt"))
+    assert isinstance(answer, Failure)
+    assert answer.fix == "Did you mean 'split'?"
+
+
+def test_stacks_are_asked_for_and_collected() -> None:
+    nimbus = make()
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    assert ask(nimbus, GetStacks("wc"), 1.0) == Stacks()
+    assert nimbus.take_stack_requests() == {topology_id: {"a"}}
+    assert ask(nimbus, GetStacks("wc"), 1.5) == Stacks()
+    assert nimbus.take_stack_requests() == {}
+    ask(nimbus, heartbeat(stacks={topology_id: {"h:6700 pid 1": "File ..."}, "other": {"x": "y"}}), 2.0)
+    assert ask(nimbus, GetStacks("wc"), 2.0) == Stacks({"h:6700 pid 1": "File ..."})
+    assert ask(nimbus, GetStacks("wc"), 100.0) == Stacks()
+    assert nimbus.take_stack_requests() == {topology_id: {"a"}}
+
+
+def test_nothing_of_an_old_epoch_is_written() -> None:
+    store = MemoryStore()
+    old = make(store)
+    ask(old, heartbeat())
+    submit(old)
+    new = make(store, 5.0)
+    assert refusal(ask(old, Deactivate("wc"))).startswith("store: epoch 1 does not lead, epoch 2 does")
+    assert look(old).status is Status.ACTIVE
+    assert ask(new, Activate("wc")) == Done("wc-1-1700000000")
+    ask(new, heartbeat())
+    ask(new, Deactivate("wc"))
+    assignment = look(new).assignment
+    assert assignment is not None
+    assert (assignment.epoch, assignment.version) == (2, 2)
+
+
+def test_next_deadline_is_the_soonest_thing_to_do() -> None:
+    nimbus = make()
+    assert nimbus.next_deadline() == 60.0
+    ask(nimbus, heartbeat(), 10.0)
+    assert nimbus.next_deadline() == 40.0
+    submit(nimbus)
+    ask(nimbus, Kill("wc", 7.0), 10.0)
+    assert nimbus.next_deadline() == 17.0
+
+
+def test_system_components_are_placed_like_any_other() -> None:
+    plan = word_count(workers=2)
+    acker = ComponentPlan("__acker", "system", {}, (), 2, 2, 128)
+    plan = msgspec.structs.replace(plan, components={"__acker": acker, **plan.components})
+    nimbus = make()
+    ask(nimbus, heartbeat())
+    assert isinstance(ask(nimbus, Submit("wc", plan.encode())), Done)
+    assignment = look(nimbus).assignment
+    assert assignment is not None
+    assert len({p.slot for p in assignment.placements if p.executor.component == "__acker"}) == 2
