@@ -40,7 +40,7 @@ FRAMES = 256
 NEVER = float("inf")
 TIMER_S = 0.05
 POSITIONS_S = 0.5
-LEDGER_ROTATIONS = 1
+GC_THRESHOLDS = (50_000, 20, 100)  # tuples in flight come and go in thousands: no reason to search them for cycles
 
 
 class Positions(Protocol):
@@ -309,6 +309,7 @@ class Worker:
         if self.alone:
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
 
     def open(self, made: LocalTask) -> bool:
         try:
@@ -481,7 +482,7 @@ class Worker:
                 if spout.limited:
                     spout.limited = False
                     assert made.window is not None
-                    made.window.held_back(int(spout.acked + spout.failed))
+                    made.window.held_back(now, int(spout.acked + spout.failed))
                     spout.window = made.window.size
                 else:
                     wake_at = min(wake_at, max(spout.idle_until, spout.paused_until))

@@ -1,0 +1,58 @@
+"""The pending window as a pure object: it finds the size that full speed needs, and stays below T/3."""
+
+from __future__ import annotations
+
+from rainband.worker.window import START, Window
+
+
+def run(window: Window, capacity: float, latency_s: float, seconds: float, now: float = 0.0) -> tuple[float, float]:
+    """A server of `capacity` trees/s and a fixed latency: rate = min(capacity, size / latency). Returns (rate, now)."""
+    settled = 0.0
+    step = 0.001
+    rate = 0.0
+    for _ in range(int(seconds / step)):
+        rate = min(capacity, window.size / latency_s)
+        settled += rate * step
+        now += step
+        window.held_back(now, int(settled))
+        window.measure(now, int(settled), window.size)
+    return rate, now
+
+
+def test_grows_until_more_brings_no_more() -> None:
+    window = Window(1 << 20, 30.0, 0.0)
+    rate, _ = run(window, capacity=100_000, latency_s=0.01, seconds=3)
+    assert rate == 100_000
+    assert 1000 <= window.size <= 4096
+
+
+def test_never_holds_more_than_completes_in_a_third_of_the_timeout() -> None:
+    window = Window(1 << 20, 30.0, 0.0)
+    run(window, capacity=5, latency_s=0.01, seconds=60)
+    assert 1 <= window.size <= 50
+
+
+def test_the_ceiling_holds() -> None:
+    window = Window(7, 30.0, 0.0)
+    run(window, capacity=1e6, latency_s=0.01, seconds=2)
+    assert window.size == 7
+
+
+def test_starts_small() -> None:
+    assert Window(1 << 20, 30.0, 0.0).size == START
+
+
+def test_a_stalled_sink_leaves_room_for_one() -> None:
+    window = Window(1000, 30.0, 0.0)
+    for second in range(1, 100):
+        window.measure(float(second), 0, 10)
+    assert window.size == 1
+
+
+def test_idle_time_does_not_shrink_it() -> None:
+    window = Window(1 << 20, 30.0, 0.0)
+    _, now = run(window, capacity=100_000, latency_s=0.01, seconds=3)
+    size = window.size
+    for second in range(1, 100):
+        window.measure(now + second, window.measured_settled, 0)
+    assert window.size == size
