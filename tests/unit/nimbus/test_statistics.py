@@ -1,0 +1,191 @@
+"""Sums over workers that come, go and come back."""
+
+from __future__ import annotations
+
+from kit.clusters import beat, word_count
+
+from rainband.nimbus.rows import Entry, TopologyRow
+from rainband.nimbus.statistics import ERRORS_MAX, Tally
+from rainband.records import (
+    Assignment,
+    ErrorRecord,
+    Executor,
+    Placement,
+    Slot,
+    Statistics,
+    Status,
+    TaskCount,
+    WorkerBeat,
+    WorkerState,
+)
+
+ID = "wc-1-1700000000"
+ONE, TWO = Slot("a", 6700), Slot("a", 6701)
+ROW = TopologyRow("wc", ID, 1, Status.ACTIVE, Status.ACTIVE, 0.0)
+
+
+def entry(*slots: Slot, version: int = 1, status: Status = Status.ACTIVE) -> Entry:
+    """One executor per slot, placed in `version`."""
+    executors = [Executor("count", 1, 2), Executor("count", 3, 4)]
+    placements = tuple(Placement(e, slot, version) for e, slot in zip(executors, slots, strict=False))
+    row = TopologyRow("wc", ID, 1, status, Status.ACTIVE, 0.0)
+    return Entry(row, word_count(), Assignment(ID, version, status, placements, {"a": "127.0.0.1"}))
+
+
+def total(tally: Tally, at: Entry) -> Statistics:
+    tally.observe(at)
+    return tally.statistics(at, missing=0, wanted=len(at.slots), uptime_s=1.0)
+
+
+def spout(acked: int, pending: int = 0, failed: int = 0) -> TaskCount:
+    return TaskCount(5, "lines", emitted=acked + pending + failed, acked=acked, failed=failed, pending=pending)
+
+
+def test_spouts_and_bolts_are_summed_apart() -> None:
+    tally = Tally()
+    lines = TaskCount(
+        5, "lines", emitted=20, transferred=20, acked=7, failed=2, timed_out=1, replayed=2, pending=1, complete_s=0.5
+    )
+    split = TaskCount(6, "split", emitted=40, transferred=80, executed=20, acked=20, errors=3, queued=4, execute_s=0.25)
+    acker = TaskCount(9, "__acker", executed=1000)
+    tally.hear(ONE, beat(ID, 6700, 1, lines, acker, counters={"second_acks": 2}))
+    tally.hear(TWO, beat(ID, 6701, 2, split, counters={"second_acks": 1, "passes": 9}))
+    found = total(tally, entry(ONE, TWO))
+    assert (found.emitted, found.acked, found.failed, found.pending) == (10, 7, 2, 1)
+    assert (found.timed_out, found.replayed) == (1, 2)
+    assert (found.executed, found.transferred, found.errors, found.complete_s) == (20, 100, 3, 0.5)
+    assert found.counters == {"passes": 9, "second_acks": 3}
+    assert (found.workers_running, found.workers_wanted) == (2, 2)
+    component = found.components["split"]
+    assert (component.emitted, component.executed, component.queued, component.tasks) == (40, 20, 4, 2)
+    assert component.execute_s == 0.25
+    assert set(found.components) == {"lines", "split", "count"}
+
+
+def test_what_dead_workers_did_stays_and_what_they_had_pending_goes() -> None:
+    tally = Tally()
+    tally.hear(ONE, beat(ID, 6700, 1, spout(100, pending=8)))
+    assert total(tally, entry(ONE)).pending == 8
+    tally.hear(ONE, beat(ID, 6700, 1, spout(100, pending=8), state=WorkerState.CRASHED, restarts=1))
+    found = total(tally, entry(ONE))
+    assert (found.acked, found.pending, found.workers_running, found.restarts) == (100, 0, 0, 1)
+    tally.hear(ONE, beat(ID, 6700, 2, spout(5, pending=3), restarts=1))
+    found = total(tally, entry(ONE))
+    assert (found.acked, found.pending, found.workers_running, found.restarts) == (105, 3, 1, 1)
+
+
+def test_a_late_word_of_a_dead_worker_is_not_counted_again() -> None:
+    tally = Tally()
+    tally.hear(ONE, beat(ID, 6700, 1, spout(100)))
+    tally.hear(ONE, beat(ID, 6700, 2, spout(1)))
+    tally.hear(ONE, beat(ID, 6700, 1, spout(120)))
+    assert total(tally, entry(ONE)).acked == 101
+
+
+def test_a_supervisor_that_was_restarted_finds_the_same_sums() -> None:
+    """It reports nothing until it has found its workers; and it may say CRASHED with no worker behind it."""
+    tally = Tally()
+    tally.hear(ONE, beat(ID, 6700, 1, spout(100)))
+    tally.silence([ONE])
+    found = total(tally, entry(ONE))
+    assert (found.acked, found.workers_running, found.workers) == (100, 0, ())
+    tally.hear(ONE, beat(ID, 6700, 0, state=WorkerState.CRASHED, note="cannot localize"))
+    assert total(tally, entry(ONE)).workers[0].note == "cannot localize"
+    tally.hear(ONE, beat(ID, 6700, 1, spout(110)))
+    found = total(tally, entry(ONE))
+    assert (found.acked, found.workers_running, found.restarts) == (110, 1, 0)
+
+
+def test_sums_of_slots_and_tasks_that_were_left_stay() -> None:
+    tally = Tally()
+    tally.hear(ONE, beat(ID, 6700, 1, spout(100), TaskCount(1, "count", executed=7)))
+    tally.hear(TWO, beat(ID, 6701, 2, TaskCount(3, "count", executed=5), restarts=2))
+    tally.hear(ONE, beat(ID, 6700, 1, spout(101)))
+    tally.keep_only({ONE})
+    found = total(tally, entry(ONE))
+    assert (found.acked, found.executed, found.restarts) == (101, 12, 2)
+    assert len(found.workers) == 1
+
+
+def test_running_means_having_opened_what_was_placed_there_last() -> None:
+    tally = Tally()
+    at = entry(ONE, TWO, version=3)
+    tally.hear(ONE, beat(ID, 6700, 1, version=3, state=WorkerState.STARTING))
+    tally.hear(TWO, beat(ID, 6701, 2, version=2))
+    assert tally.running(at) == 0
+    tally.hear(ONE, beat(ID, 6700, 1, version=4))
+    tally.hear(TWO, beat(ID, 6701, 2, version=3))
+    assert tally.running(at) == 2
+
+
+def idle(port: int, incarnation: int, executed: int = 0, **fields: object) -> WorkerBeat:
+    return beat(ID, port, incarnation, TaskCount(port - 6699, "count", executed=executed), drained=True, **fields)  # type: ignore[arg-type]
+
+
+def test_drained_takes_two_looks_at_several_workers() -> None:
+    tally = Tally()
+    at = entry(ONE, TWO)
+    tally.hear(ONE, idle(6700, 1))
+    tally.hear(TWO, idle(6701, 2))
+    assert not total(tally, at).drained
+    tally.hear(ONE, idle(6700, 1))
+    assert not total(tally, at).drained
+    tally.hear(TWO, idle(6701, 2))
+    assert total(tally, at).drained
+
+
+def test_work_between_two_looks_begins_them_anew() -> None:
+    """A tuple was on its way between two workers that both looked idle."""
+    tally = Tally()
+    at = entry(ONE, TWO)
+    for executed in (0, 1):
+        tally.hear(ONE, idle(6700, 1))
+        tally.hear(TWO, idle(6701, 2, executed))
+        assert not total(tally, at).drained
+    tally.hear(ONE, idle(6700, 1))
+    tally.hear(TWO, idle(6701, 2, 1))
+    assert total(tally, at).drained
+    tally.hear(TWO, idle(6701, 2, 1, in_flight=3))
+    assert not total(tally, at).drained
+
+
+def test_one_worker_knows_by_itself() -> None:
+    tally = Tally()
+    tally.hear(ONE, idle(6700, 1))
+    assert total(tally, entry(ONE)).drained
+    assert not total(tally, entry(ONE, TWO)).drained
+    tally.hear(ONE, idle(6700, 1, state=WorkerState.CRASHED))
+    assert not total(tally, entry(ONE)).drained
+
+
+def test_nothing_is_drained_without_workers() -> None:
+    assert not total(Tally(), entry()).drained
+    assert total(Tally(), Entry(ROW, word_count())).status is Status.WAITING
+
+
+def test_a_wait_is_over_when_every_worker_paused_and_has_nothing_pending() -> None:
+    at = entry(ONE, TWO, version=2, status=Status.KILLED)
+    paused = {"version": 2, "paused": True}
+    cases: list[tuple[list[WorkerBeat], set[str], bool]] = [
+        ([idle(6700, 1, **paused), idle(6701, 2, **paused)], set(), True),
+        ([idle(6700, 1, **paused), idle(6701, 2, **paused)], {"a"}, False),
+        ([idle(6700, 1, **paused), idle(6701, 2, version=1, paused=True)], set(), False),
+        ([idle(6700, 1, **paused), idle(6701, 2, version=2)], set(), False),
+        ([idle(6700, 1, **paused), idle(6701, 2, pending=1, **paused)], set(), False),
+        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.CRASHED)], set(), True),
+        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.STARTING)], set(), True),
+        ([idle(6700, 1, **paused)], set(), True),
+        ([], set(), True),
+    ]
+    for beats, unheard, settled in cases:
+        tally = Tally()
+        for one in beats:
+            tally.hear(Slot("a", one.port), one)
+        assert tally.settled(at, unheard) == settled, (beats, unheard)
+
+
+def test_errors_are_bounded() -> None:
+    tally = Tally()
+    errors = tuple(ErrorRecord("split", 6, "h", 1, float(n), "E") for n in range(ERRORS_MAX + 5))
+    tally.hear(ONE, beat(ID, 6700, 1, errors=errors))
+    assert [error.at for error in tally.errors()] == [float(n) for n in range(5, ERRORS_MAX + 5)]
