@@ -33,6 +33,7 @@ from rainband.groupings.specs import CustomGrouping
 from rainband.messaging.control import AskStacks, Assign, Beat, Gone, Hello, StacksText, Stop
 from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
 from rainband.topology.bundle import load_component
 from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_plan, stacks_path
@@ -128,6 +129,7 @@ class WorkerProcess:
         code = self.home / CODE
         os.chdir(code)
         sys.path.insert(0, str(code))
+        trust_code(str(code))
         importlib.invalidate_caches()
 
     def _make_worker(self, plan: Plan, assignment: Assignment) -> Worker:
