@@ -124,7 +124,7 @@ def records(frame: bytes) -> list[tuple[int, bool, bytes]]:
         at += RECORD_BYTES
         if not ACKS <= kind <= MESSAGE_KINDS:
             raise WireError(f"unknown kind of message {kind}")
-        if flags > MORE or size > end - at:
+        if flags > MORE or size > end - at or (flags == MORE and size == 0):
             raise WireError("a record does not fit into its frame")
         found.append((kind, flags == MORE, frame[at : at + size]))
         at += size

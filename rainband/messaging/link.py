@@ -32,7 +32,7 @@ from rainband.messaging.frames import (
 )
 
 BUFFER_BYTES: Final = 16 * 1024 * 1024
-MESSAGE_BYTES_MAX: Final = 256 * 1024 * 1024
+MESSAGE_BYTES_MAX: Final = 1024 * 1024 * 1024
 CHUNK_BYTES_MIN: Final = 4096
 RECEIPT_FRAMES: Final = 32
 RECEIPT_BYTES: Final = 256 * 1024

@@ -297,7 +297,7 @@ class RpcClient:
                 pass
 
     def _reach(self, until: float) -> list[str]:
-        """The Nimbuses that are connected. Raises ClusterUnavailable at `until`, sooner where nothing listens at all."""
+        """The Nimbuses that are connected. Raises ClusterUnavailable at `until`, sooner where nothing listens."""
         left = until - self._clock.now()
         patience_s = min(left, REFUSED_S)
         ready = self._poll(list(self._out), zmq.POLLOUT, patience_s)
