@@ -161,11 +161,15 @@ def _check_reach(topology: Topology, root: Path) -> None:
 
 def import_root(module: str) -> Path | None:
     """The directory on the path that a module was imported from; None for installed modules and rainband's own."""
-    file = getattr(sys.modules.get(module), "__file__", None)
+    loaded = sys.modules.get(module)
+    file = getattr(loaded, "__file__", None)
     if not isinstance(file, str) or module.partition(".")[0] == "rainband":
         return None
     path = Path(file).resolve()
-    levels = 0 if module == "__main__" else module.count(".") + (path.name == "__init__.py")
+    if module == "__main__":  # a script's own directory is on the path, a module run with -m lies below it
+        levels = str(getattr(getattr(loaded, "__spec__", None), "name", "")).count(".")
+    else:
+        levels = module.count(".") + (path.name == "__init__.py")
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     if any(place in path.parents for place in installed):
         return None

@@ -8,9 +8,12 @@ import os
 import pickle
 import stat
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -21,7 +24,7 @@ from hypothesis import strategies as st
 from rainband.errors import InvalidTopology, UsageError
 from rainband.topology import bundle
 from rainband.topology.builder import TopologyBuilder
-from rainband.topology.bundle import build_bundle, check_component, load_component, open_bundle, pack
+from rainband.topology.bundle import build_bundle, check_component, import_root, load_component, open_bundle, pack
 from rainband.topology.components import Bolt, Spout
 from rainband.topology.graph import Topology
 from rainband.topology.plan import StreamPlan
@@ -171,6 +174,24 @@ def test_components_must_travel_with_the_project(
     monkeypatch.setattr(bundle, "import_root", lambda module, roots=[tmp_path, tmp_path / "a"]: roots.pop())
     with pytest.raises(UsageError, match="several directories"):
         build_bundle(topology)
+
+
+def test_where_modules_were_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = import_root(__name__)
+    assert here is not None
+    assert here.joinpath(*__name__.split(".")).with_suffix(".py") == Path(__file__).resolve()
+    for name in ("json", "hypothesis", "rainband.errors", "builtins", "nothing_of_that_name"):
+        assert import_root(name) is None
+    script = ModuleType("__main__")
+    script.__file__ = str(tmp_path / "pkg" / "tool.py")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert import_root("__main__") == tmp_path / "pkg"
+    script.__spec__ = ModuleSpec("pkg.tool", None)
+    assert import_root("__main__") == tmp_path
+    package = ModuleType("pkg")
+    package.__file__ = str(tmp_path / "pkg" / "__init__.py")
+    monkeypatch.setitem(sys.modules, "pkg", package)
+    assert import_root("pkg") == tmp_path
 
 
 def archive(*entries: tuple[str, bytes], edit: Callable[[zipfile.ZipInfo], object] = lambda entry: None) -> bytes:
