@@ -71,6 +71,7 @@ class Inbound:
         targets: dict[int, Target],
         window: int,
         source_of: Callable[[int, int], Source],
+        width_of: Callable[[int], int],
         pickle_types: frozenset[str],
     ) -> None:
         self.agenda = agenda
@@ -79,6 +80,7 @@ class Inbound:
         self.targets = targets
         self.window = window
         self.source_of = source_of
+        self.width_of = width_of
         self.pickle_types = pickle_types
         self.sources: dict[int, Source] = {}
         self.lines: dict[str, dict[int, CreditLine]] = {}
@@ -112,6 +114,8 @@ class Inbound:
         credited: bool = parts[1]
         rows: list[tuple[object, ...]] = decode_rows(parts[7], self.pickle_types)
         count = len(rows)
+        if count == 0 or len(rows[0]) != self.width_of(number):
+            raise WireError(f"bad tuples: rows do not fit stream number {number}")
         targets = unpack_tasks(parts[2], count)
         source_tasks = unpack_tasks(parts[3], count)
         tracked = parts[4] != b""
@@ -257,9 +261,10 @@ class Inbound:
 class Outbound:
     """Encodes the outboxes into messages of the links."""
 
-    def __init__(self, books: Books, pickle_types: frozenset[str], on_refused: OnRefused) -> None:
+    def __init__(self, books: Books, pickle_types: frozenset[str], bytes_max: int, on_refused: OnRefused) -> None:
         self.books = books
         self.pickle_types = pickle_types
+        self.bytes_max = bytes_max
         self.on_refused = on_refused
         self.sent: i64 = 0
 
@@ -306,6 +311,11 @@ class Outbound:
         rows = run.rows[start:end]
         try:
             data = encode_rows(rows, self.pickle_types)
+            if len(data) > self.bytes_max:
+                raise ValueRefused(
+                    f"a tuple of {len(data)} bytes is over topology.max.value.bytes = {self.bytes_max}",
+                    "Send it in pieces, or raise the limit",
+                )
         except ValueRefused as error:
             self.split_refused(run, start, end, link, error)
             return

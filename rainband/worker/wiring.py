@@ -115,6 +115,13 @@ class Wiring:
         component, stream = self.streams[number]
         return Source(component, stream, task, self.plan.components[component].streams[stream].fields, number)
 
+    def width(self, number: int) -> int:
+        """How many fields stream `number` has; -1 when there is no such stream."""
+        if not 0 <= number < len(self.streams):
+            return -1
+        component, stream = self.streams[number]
+        return len(self.plan.components[component].streams[stream].fields)
+
     def config_of(self, component: ComponentPlan) -> Config:
         return Config.layer(self.plan.config, component.config)
 

@@ -136,9 +136,10 @@ class Worker:
             self.wiring.targets,
             self.wiring.limit,
             self.wiring.source,
+            self.wiring.width,
             pickles,
         )
-        self.outbound = Outbound(self.books, pickles, self.refused_value)
+        self.outbound = Outbound(self.books, pickles, self.config["topology.max.value.bytes"], self.refused_value)
         self.timeout_s: float = float(self.config["topology.message.timeout.secs"])
         self.timeouts = bool(self.config["topology.enable.message.timeouts"])
         self.stalls = Stalls(self.timeout_s)
