@@ -98,7 +98,11 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
 
     def executors(self) -> tuple[Executor, ...]:
         """All executors, sorted."""
-        return tuple(e for name in sorted(self.components) for e in split(name, self.tasks[name], self.components[name].executors))
+        return tuple(
+            e
+            for name in sorted(self.components)
+            for e in split(name, self.tasks[name], self.components[name].executors)
+        )
 
     def downstream(self, component: str) -> frozenset[str]:
         """Every component that tuples of `component` can reach, itself only when it is on a cycle."""
@@ -133,7 +137,9 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
         except msgspec.DecodeError as error:
             raise InvalidTopology(f"not a topology plan: {error}") from None
         if plan.format != PLAN_FORMAT:
-            raise InvalidTopology(f"plan format {plan.format} is not {PLAN_FORMAT}", "Use the same rainband on both sides")
+            raise InvalidTopology(
+                f"plan format {plan.format} is not {PLAN_FORMAT}", "Use the same rainband on both sides"
+            )
         return plan
 
     def digest(self) -> str:

@@ -39,30 +39,29 @@ class Tuple:
     Raises UnknownField (a KeyError) for a name the stream lacks, IndexError for a position it lacks.
     """
 
-    def __init__(self, values: tuple[object, ...], source: Source, anchor: object = None) -> None:
+    def __init__(self, values: tuple[Any, ...], source: Source, anchor: object = None) -> None:
         self._values = values
         self._source = source
         self._anchor = anchor
         self._open = True
 
-    def __getitem__(self, key: object) -> object:
+    def __getitem__(self, key: object) -> Any:
         if isinstance(key, str):
             position = self._source.index.get(key)
             if position is None:
                 raise self._source.unknown(key)
             return self._values[position]
         position_or_slice: Any = key
-        value: object = self._values[position_or_slice]
-        return value
+        return self._values[position_or_slice]
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def __iter__(self) -> Iterator[object]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._values)
 
     @property
-    def values(self) -> tuple[object, ...]:
+    def values(self) -> tuple[Any, ...]:
         return self._values
 
     @property
