@@ -91,6 +91,7 @@ class Engine:
             for number in range(supervisors)
         ]
         self.raised: list[BaseException] = []
+        self._tick_at = 0.0
         self.report()
 
     def submit(self, topology: Topology, load: Load | None = None, active: bool = True) -> Guest:
@@ -127,12 +128,12 @@ class Engine:
                 deadline = min(deadline, host.step(now))
                 if now >= host.beat_at:
                     self._beat(host, now, wall)
+                    self._tick_at = now
                     deadline = min(deadline, host.beat_at)
-        self._push(now, wall)
+        if now >= self._tick_at:
+            self._push(now, wall)
         self._collect()
-        if not self.hub.idle:
-            return now
-        return min(deadline, self.nimbus.next_deadline())
+        return min(deadline, self._tick_at) if self.hub.idle else now
 
     def report(self) -> None:
         """Every living host reports now."""
@@ -230,6 +231,7 @@ class Engine:
         for topology_id, names in self.nimbus.take_stack_requests().items():
             for name in sorted(names):
                 self._beat(self.host(name), now, wall, {topology_id: self._stacks(topology_id, name)})
+        self._tick_at = self.nimbus.next_deadline()
 
     def _stacks(self, topology_id: str, supervisor: str) -> dict[str, str]:
         from rainband.worker.process import stacks
