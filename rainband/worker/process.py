@@ -35,7 +35,7 @@ from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
-from rainband.topology.bundle import load_component
+from rainband.topology.bundle import check_component, load_component
 from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_plan, stacks_path
 from rainband.topology.plan import Plan
 from rainband.worker.line import SupervisorLine
@@ -135,7 +135,9 @@ class WorkerProcess:
     def _make_worker(self, plan: Plan, assignment: Assignment) -> Worker:
         def load(component: str) -> object:
             self.loading = component
-            return load_component(self.home, plan.components[component].digest)
+            loaded = load_component(self.home, plan.components[component].digest)
+            check_component(loaded, plan.components[component])
+            return loaded
 
         def custom(digest: str) -> CustomGrouping:
             grouping = load_component(self.home, digest)
@@ -263,6 +265,8 @@ class WorkerProcess:
             logger.error("component %s, task %d, tuple %s\n%s", error.component, error.task, error.tuple or "-", text)
         errors = self.errors + beat.errors
         self.errors = ()
+        if self.log.dropped:
+            beat.counters["log_bytes_dropped"] = self.log.dropped
         beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
         if not self.line.send(Beat(beat)):
             self.errors = errors[-100:]
