@@ -33,6 +33,7 @@ from rainband.records import Slot as SlotName
 from rainband.supervisor import ports, processes, slot
 from rainband.supervisor.disk import Disk, WorkerRecord
 from rainband.supervisor.localizer import Localizer
+from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.slot import Limits, State
 from rainband.supervisor.station import Station
 from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink
@@ -80,7 +81,7 @@ class Supervisor:
         self.keys = keys
         self.network: ZmqNetwork | None = None
         self.heartbeat_at = self.look_at = self.clock.now()
-        self.nimbus_silent = False
+        self.nimbus_trouble = ""
         self.packages = {name: importlib.metadata.version(name) for name in PACKAGES} | {"rainband": VERSION}
         self.control = ControlServer()
         seeds = config["nimbus.seeds"]
@@ -198,8 +199,8 @@ class Supervisor:
             match news:
                 case Answered(reply):
                     self._answered(reply, now)
-                case Unanswered(reason, refused):
-                    self._unanswered(reason, refused)
+                case Unanswered(reason):
+                    self._say_of_nimbus(reason)
                 case Pushed(progress):
                     self._pushed(progress, now)
         for station in self.stations.values():
@@ -275,7 +276,7 @@ class Supervisor:
 
     def _report(self, now: float) -> None:
         changed = any(station.changed for station in self.stations.values()) or bool(self.stacks_wanted)
-        if self.uplink.busy or not (now >= self.heartbeat_at or (changed and not self.nimbus_silent)):
+        if self.uplink.busy or not (now >= self.heartbeat_at or (changed and not self.nimbus_trouble)):
             return
         self.heartbeat_at = now + self.heartbeat_s
         self.uplink.report(self._heartbeat())
@@ -301,46 +302,30 @@ class Supervisor:
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:
-        if self.nimbus_silent:
-            self.nimbus_silent = False
-            logger.info("Nimbus answers again")
         memory = self.disk.memory
-        if reply.epoch < memory.epoch and reply.cluster_id == memory.cluster_id:
-            logger.warning("ignored a Nimbus of epoch %d: epoch %d leads", reply.epoch, memory.epoch)
+        orders = weigh(memory.assignments, memory.cluster_id, memory.epoch, reply)
+        self._say_of_nimbus(orders.refused)
+        if orders.refused:
             return
-        if memory.cluster_id not in ("", reply.cluster_id):
-            if memory.assignments:
-                logger.error(
-                    "cluster id mismatch: this supervisor belongs to cluster %s, Nimbus says %s; its workers go on. "
-                    "Point nimbus.seeds to its own Nimbus, or remove %s", memory.cluster_id, reply.cluster_id, self.disk.state,
-                )  # fmt: skip
-                return
-            memory.epoch = 0
         for station in self.stations.values():
             station.told()
         before = (memory.cluster_id, memory.epoch)
-        memory.cluster_id, memory.epoch = reply.cluster_id, max(memory.epoch, reply.epoch)
-        newer = [a for a in reply.assignments if self._is_newer(a)]
-        dropped = memory.assignments.keys() - set(reply.wanted)
-        if newer or dropped:
-            self._take_assignments(newer, dropped, now)
+        memory.cluster_id, memory.epoch = reply.cluster_id, reply.epoch
+        if orders.newer or orders.dropped:
+            self._take_orders(orders, now)
         elif before != (memory.cluster_id, memory.epoch):
             self.remember()
 
-    def _is_newer(self, assignment: Assignment) -> bool:
-        known = self.assignment(assignment.topology_id)
-        return known is None or (known.epoch, known.version) < (assignment.epoch, assignment.version)
-
-    def _take_assignments(self, newer: list[Assignment], dropped: set[str], now: float) -> None:
+    def _take_orders(self, orders: Orders, now: float) -> None:
         memory = self.disk.memory
-        for assignment in newer:
+        for assignment in orders.newer:
             memory.assignments[assignment.topology_id] = assignment
             if self.disk.home(assignment.topology_id).is_dir():
                 self._write_assignment(assignment)
             for station in self.stations.values():
                 if station.slot.topology == assignment.topology_id:
                     self.control.send(station.port, Assign(assignment))
-        for topology_id in dropped:
+        for topology_id in orders.dropped:
             del memory.assignments[topology_id]
             with contextlib.suppress(OSError):
                 (self.disk.home(topology_id) / home.ASSIGNMENT).unlink(missing_ok=True)
@@ -350,19 +335,18 @@ class Supervisor:
 
     def _assign(self, now: float) -> None:
         """Tell every slot what belongs there."""
-        name = self.disk.memory.supervisor
-        wanted: dict[int, str] = {}
-        for topology_id, assignment in sorted(self.disk.memory.assignments.items()):
-            for place in assignment.slots():
-                if place.supervisor == name:
-                    wanted[place.port] = topology_id
+        memory = self.disk.memory
+        wanted = wanted_by_port(memory.assignments, memory.supervisor)
         for port, station in self.stations.items():
             station.feed(slot.Wanted(wanted.get(port)), now)
 
-    def _unanswered(self, reason: str, refused: bool) -> None:
-        if not self.nimbus_silent or refused:
-            logger.warning("%s; the workers go on", reason)
-        self.nimbus_silent = True
+    def _say_of_nimbus(self, trouble: str) -> None:
+        """Log what is wrong with Nimbus when it begins, changes or ends."""
+        if trouble and trouble != self.nimbus_trouble:
+            logger.warning("%s; the workers go on", trouble)
+        elif self.nimbus_trouble and not trouble:
+            logger.info("Nimbus answers again")
+        self.nimbus_trouble = trouble
 
     def _pushed(self, progress: Progress, now: float) -> None:
         self.heartbeat_at = now

@@ -61,7 +61,8 @@ class Disk:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(state / "supervisor.lock")
         except OSError as error:
-            raise Refused(f"the state directory {state} cannot be used: {error.strerror}", "It needs mode 0700") from None
+            fix = "It has to be a directory that this user may write to"
+            raise Refused(f"the state directory {state} cannot be used: {error.strerror}", fix) from None
         self.memory = self._load(name)
 
     def _load(self, name: str) -> Memory:

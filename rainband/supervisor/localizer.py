@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import platform
 import queue
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from rainband.errors import RainbandError, Refused, StoreError, VersionMismatch
+from rainband.errors import InvalidTopology, RainbandError, Refused, StoreError, VersionMismatch
 from rainband.records import Download, GetTopology, Piece, Request, Response, TopologySummary
 from rainband.topology.bundle import open_bundle
 from rainband.topology.home import PLAN, home_of, read_plan, write_file
@@ -64,7 +65,7 @@ def localized(topologies: Path, topology_id: str) -> bool:
 def localize(topologies: Path, topology_id: str, call: Call) -> None:
     """Make the home of a topology unless it is complete. Raises a RainbandError or OSError; then there is no home."""
     home = home_of(topologies, topology_id)
-    if localized(topologies, topology_id) and read_plan(home) is not None:
+    if _is_whole(home):
         return
     answer = call(GetTopology(topology_id))
     if not isinstance(answer, TopologySummary) or not answer.plan:
@@ -72,8 +73,16 @@ def localize(topologies: Path, topology_id: str, call: Call) -> None:
     plan = Plan.decode(answer.plan)
     _check_python(plan)
     data = fetch(plan.bundle, call)
+    shutil.rmtree(home, ignore_errors=True)
     open_bundle(data, home)
     write_file(home / PLAN, answer.plan)
+
+
+def _is_whole(home: Path) -> bool:
+    try:
+        return read_plan(home) is not None
+    except InvalidTopology:
+        return False
 
 
 def fetch(digest: str, call: Call) -> bytes:

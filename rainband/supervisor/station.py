@@ -83,7 +83,7 @@ class Station:
         self.held: socket.socket | None = None
         self.beat: WorkerBeat | None = None
         self.errors: list[ErrorRecord] = []
-        self.errors_told = 0
+        self.errors_sent: list[ErrorRecord] = []
         self.pulse: Pulse | None = None
         self.progress: Progress | None = None
         self.stacks: StacksRequest | None = None
@@ -287,23 +287,22 @@ class Station:
         """The worker's last word, or in its place why there is none. None for a slot with nothing to say."""
         current = self.slot
         topology = current.topology or current.wanted
-        self.errors_told = len(self.errors)
+        self.errors_sent, self.errors = [*self.errors_sent, *self.errors][-ERRORS_KEPT_MAX:], []
         if topology is None or current.state is State.STOPPING:
             return None
         beat = self.beat
         if beat is None or beat.topology_id != topology:
-            if not (current.cause or self.errors):
+            if not (current.cause or self.errors_sent):
                 return None
             beat = WorkerBeat(topology, self.port, current.pid, 0, 0, WorkerState.CRASHED)
         state = beat.state if beat.pid == current.pid else WorkerState.CRASHED
         return msgspec.structs.replace(
-            beat, state=state, errors=tuple(self.errors), restarts=current.restarts, note=current.cause
+            beat, state=state, errors=tuple(self.errors_sent), restarts=current.restarts, note=current.cause
         )
 
     def told(self) -> None:
         """Nimbus has what `report` last said."""
-        del self.errors[: self.errors_told]
-        self.errors_told = 0
+        self.errors_sent = []
 
     # Stacks
 

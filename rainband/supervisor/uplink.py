@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rainband.errors import ClusterUnavailable, RainbandError
+from rainband.errors import RainbandError
 from rainband.messaging.rpc import RpcClient
 from rainband.records import Heartbeat, HeartbeatReply, Progress
 
@@ -27,10 +27,9 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """It did not; `reason` says why, `refused` whether it was there and said no."""
+    """It did not; `reason` says why."""
 
     reason: str
-    refused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +100,11 @@ class Uplink:
     def _call(self, heartbeat: Heartbeat) -> News:
         try:
             reply = self._client.call(heartbeat)
-        except ClusterUnavailable as error:
-            return Unanswered(str(error), refused=False)
         except RainbandError as error:
-            return Unanswered(str(error), refused=True)
+            return Unanswered(str(error))
         if isinstance(reply, HeartbeatReply):
             return Answered(reply)
-        return Unanswered(f"Nimbus answered a heartbeat with {type(reply).__name__}", refused=True)
+        return Unanswered(f"Nimbus answered a heartbeat with {type(reply).__name__}")
 
     def _tell(self, news: News) -> None:
         self._news.put(news)

@@ -107,7 +107,7 @@ def test_an_unwanted_worker_is_killed_if_it_does_not_go() -> None:
     for slot, now in REACHED:
         if slot.state is not State.STOPPING:
             continue
-        pressed = []
+        pressed: list[machine.Action] = []
         for _ in range(3):
             now = max(now, slot.due)
             slot, actions = step(slot, machine.Tick(), now)

@@ -1,0 +1,355 @@
+"""A real Nimbus, real supervisors, real workers, and what becomes of the others when one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rainband.clock import SystemClock
+from rainband.nimbus.client import Client
+from rainband.nimbus.running import Running
+from rainband.supervisor import ports, processes
+
+PROJECT = '''
+import os, time
+from pathlib import Path
+from rainband import Bolt, ReliableSpout, TopologyBuilder
+
+
+class Numbers(ReliableSpout):
+    outputs = ("n",)
+
+    def __init__(self, count, pause_s):
+        self.count, self.pause_s = count, pause_s
+
+    def open(self, context):
+        self.next = 0
+
+    def next_tuple(self):
+        if self.next >= self.count:
+            self.finish()
+            return
+        if self.pause_s:
+            time.sleep(self.pause_s)
+        self.emit([self.next], message_id=self.next)
+        self.next += 1
+
+
+class Double(Bolt):
+    outputs = ("n",)
+
+    def __init__(self, directory):
+        self.directory = Path(directory)
+
+    def prepare(self, context):
+        print("prepared task", context.task_id)
+        if (self.directory / "break").exists():
+            raise OSError("the disk of this bolt is gone")
+
+    def execute(self, tup):
+        while (self.directory / "spin").exists():
+            pass
+        self.emit([tup["n"] * 2])
+
+
+class Sink(Bolt):
+    def __init__(self, directory):
+        self.directory = Path(directory)
+
+    def prepare(self, context):
+        self.file = open(self.directory / f"sink-{context.task_id}", "a")
+
+    def execute(self, tup):
+        self.file.write(f"{tup['n']}\\n")
+        self.file.flush()
+
+
+def topology(directory, count, pause_s=0.0):
+    builder = TopologyBuilder("numbers", config={"topology.workers": 2})
+    builder.set_spout("numbers", Numbers(count, pause_s))
+    builder.set_bolt("double", Double(directory), parallelism=2).shuffle_grouping("numbers")
+    builder.set_bolt("sink", Sink(directory)).global_grouping("double")
+    return builder.create_topology()
+'''
+
+
+def as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+class Cluster:
+    """One Nimbus and one supervisor, each of which a test may kill and start again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.output = directory / "output"
+        self.output.mkdir()
+        self.project = directory / "project"
+        self.project.mkdir()
+        (self.project / "numbers_topology.py").write_text(PROJECT)
+        self.port, *self.slots = ports.choose(4, "127.0.0.1")
+        self.address = f"127.0.0.1:{self.port}"
+        self.client = Client(self.address)
+        self.children: dict[str, processes.Process] = {}
+        self.settings: dict[str, object] = {}
+        self.clock = SystemClock()
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "supervisor"
+
+    def start(self, name: str, *flags: str) -> processes.Process:
+        settings = {"state.dir": str(self.directory / name), **self.settings}
+        if name == "nimbus":
+            settings |= {"nimbus.port": self.port}
+        else:
+            settings |= {"nimbus.seeds": [self.address], "supervisor.slots.ports": self.slots}
+        given = [part for key, value in settings.items() for part in ("-c", f"{key}={as_text(value)}")]
+        argv = processes.python_command("rainband", name, *flags, *given)
+        log = self.directory / f"{name}.log"
+        self.children[name] = processes.start(argv, cwd=self.directory, log=log, env=processes.environment())
+        return self.children[name]
+
+    def kill(self, name: str) -> None:
+        child = self.children.pop(name)
+        child.send_signal(signal.SIGKILL)
+        child.reap()
+        child.close()
+
+    def submit(self, count: int, pause_s: float = 0.0) -> Running:
+        sys.path.insert(0, str(self.project))
+        try:
+            import numbers_topology  # type: ignore[import-not-found]
+
+            topology = numbers_topology.topology(str(self.output), count, pause_s)
+            return self.client.submit(topology, project=self.project)
+        finally:
+            sys.path.remove(str(self.project))
+            sys.modules.pop("numbers_topology", None)
+
+    def has_slots(self) -> bool:
+        return any(supervisor.alive for supervisor in self.client.cluster().supervisors)
+
+    def workers(self) -> dict[int, int]:
+        """pid by port."""
+        return {found.port: found.identity.pid for found in processes.found_workers(self.state / "topologies")}
+
+    def wait(self, condition: Callable[[], object], timeout_s: float = 20.0) -> float:
+        """Seconds until `condition` held."""
+        began = self.clock.now()
+        while not condition():
+            assert self.clock.now() < began + timeout_s, self.log()
+            signal.sigtimedwait([], 0.02)
+        return self.clock.now() - began
+
+    def log(self) -> str:
+        return (self.directory / "supervisor.log").read_text()
+
+    def sunk(self) -> set[int]:
+        return {int(line) for path in self.output.glob("sink-*") for line in path.read_text().split()}
+
+    def close(self) -> None:
+        self.client.close()
+        for child in self.children.values():
+            child.kill()
+            child.reap()
+            child.close()
+        for found in processes.found_workers(self.state / "topologies"):
+            worker = processes.adopt(found.identity)
+            if worker is not None:
+                worker.kill()
+                worker.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def start(cluster: Cluster, count: int, pause_s: float = 0.0, *flags: str) -> Running:
+    cluster.start("nimbus")
+    cluster.start("supervisor", *flags)
+    cluster.wait(cluster.has_slots)
+    running = cluster.submit(count, pause_s)
+    running.wait_running(20)
+    return running
+
+
+def test_topology_runs_and_leaves_nothing_behind(cluster: Cluster) -> None:
+    running = start(cluster, 5000)
+    statistics = running.wait_drained(60)
+    assert (statistics.acked, statistics.failed, statistics.replayed) == (5000, 0, 0)
+    assert cluster.sunk() == {2 * n for n in range(5000)}
+    assert len(cluster.workers()) == 2
+    logs = list((cluster.state / "logs").rglob("worker-*.log"))
+    assert any("prepared task" in log.read_text() for log in logs)
+    running.kill(wait_s=0)
+    cluster.wait(lambda: not cluster.workers())
+    cluster.wait(lambda: [path.name for path in (cluster.state / "topologies").iterdir()] == ["control"])
+
+
+def test_killed_worker_is_replaced_and_nothing_is_lost(cluster: Cluster) -> None:
+    running = start(cluster, 3000, 0.001)
+    running.wait_until(lambda s: s.acked > 300, 20)
+    before = cluster.workers()
+    port, victim = sorted(before.items())[0]
+    os.kill(victim, signal.SIGKILL)
+    took = cluster.wait(lambda: cluster.workers().get(port, victim) != victim)
+    assert took < 2.0
+    running.wait_drained(60)
+    assert cluster.sunk() == {2 * n for n in range(3000)}
+    statistics = running.statistics()
+    assert statistics.restarts == 1
+    assert any("signal 9" in error.error for error in running.errors())
+    assert cluster.workers().keys() == before.keys()
+
+
+def test_workers_outlive_their_supervisor_and_are_adopted(cluster: Cluster) -> None:
+    running = start(cluster, 3000, 0.001)
+    before = cluster.workers()
+    cluster.kill("supervisor")
+    (cluster.state / "supervisor.json.saved").write_bytes((cluster.state / "supervisor.json").read_bytes())
+    cluster.start("supervisor")
+    cluster.wait(lambda: cluster.log().count("adopted worker") == 2)
+    statistics = running.wait_drained(60)
+    assert cluster.workers() == before
+    assert (statistics.acked, statistics.replayed, statistics.restarts) == (3000, 0, 0)
+    os.kill(sorted(before.values())[0], signal.SIGKILL)
+    cluster.wait(lambda: len(cluster.workers()) == 2 and cluster.workers() != before)
+
+
+def test_terminated_supervisor_leaves_its_workers_and_stop_workers_does_not(cluster: Cluster) -> None:
+    start(cluster, 100)
+    before = cluster.workers()
+    child = cluster.children.pop("supervisor")
+    child.send_signal(signal.SIGTERM)
+    cluster.wait(lambda: not child.alive())
+    assert child.reap().code == 0
+    assert cluster.workers() == before
+    child = cluster.start("supervisor", "--stop-workers")
+    cluster.wait(lambda: cluster.log().count("adopted worker") == 2)
+    child.send_signal(signal.SIGTERM)
+    cluster.wait(lambda: not child.alive())
+    assert not cluster.workers()
+
+
+def test_workers_are_restarted_without_nimbus(cluster: Cluster) -> None:
+    running = start(cluster, 3000, 0.001)
+    running.wait_until(lambda s: s.acked > 100, 20)
+    cluster.kill("nimbus")
+    before = cluster.workers()
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    cluster.wait(lambda: len(cluster.workers()) == 2 and not set(cluster.workers().values()) & set(before.values()))
+    cluster.kill("supervisor")
+    cluster.start("supervisor")
+    cluster.wait(lambda: cluster.sunk() == {2 * n for n in range(3000)}, 60)
+    cluster.start("nimbus")
+    running.wait_drained(60)
+
+
+def test_raise_in_prepare_backs_off_and_is_reported(cluster: Cluster) -> None:
+    (cluster.output / "break").write_text("")
+    cluster.start("nimbus")
+    cluster.start("supervisor")
+    cluster.wait(cluster.has_slots)
+    running = cluster.submit(100)
+    cluster.wait(lambda: "again in 1 s" in cluster.log())
+    errors = running.errors("double")
+    assert errors
+    assert "the disk of this bolt is gone" in errors[-1].traceback
+    assert all(error.component == "double" for error in running.errors())
+    (cluster.output / "break").unlink()
+    running.wait_drained(60)
+    assert cluster.sunk() == {2 * n for n in range(100)}
+
+
+def test_stopped_worker_is_replaced(cluster: Cluster) -> None:
+    cluster.settings = {"supervisor.worker.timeout.secs": 2.0}
+    running = start(cluster, 3000, 0.001)
+    port, victim = sorted(cluster.workers().items())[0]
+    os.kill(victim, signal.SIGSTOP)
+    cluster.wait(lambda: cluster.workers().get(port, victim) != victim)
+    assert "stopped by a signal" in cluster.log()
+    running.wait_drained(60)
+    assert cluster.sunk() == {2 * n for n in range(3000)}
+
+
+def test_busy_worker_is_slow_and_shows_its_stacks(cluster: Cluster) -> None:
+    cluster.settings = {"supervisor.worker.timeout.secs": 1.0}
+    running = start(cluster, 100)
+    before = cluster.workers()
+    running.wait_drained(30)
+    running.kill(wait_s=0)
+    cluster.wait(lambda: not cluster.workers())
+    (cluster.output / "spin").write_text("")
+    running = cluster.submit(100)
+    running.wait_running(20)
+    before = cluster.workers()
+    stacks = running.stacks(10)
+    assert len(stacks) == 2
+    assert any("execute" in text for text in stacks.values())
+    cluster.wait(lambda: any(cpu_s(pid) > 4.0 for pid in before.values()), 60)
+    assert cluster.workers() == before
+    (cluster.output / "spin").unlink()
+    running.wait_drained(30)
+
+
+def cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
+def test_slot_whose_port_somebody_has_is_not_offered(cluster: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", cluster.slots[0])):
+        running = start(cluster, 1000)
+        running.wait_drained(30)
+        assert set(cluster.workers()) == set(cluster.slots[1:])
+        assert f"is blocked by pid {os.getpid()}" in cluster.log()
+    cluster.wait(lambda: f"port {cluster.slots[0]} is free again" in cluster.log())
+
+
+def test_worker_without_a_home_stops_itself(cluster: Cluster) -> None:
+    start(cluster, 100)
+    cluster.kill("supervisor")
+    for home in (cluster.state / "topologies").iterdir():
+        if home.is_dir():
+            home.rename(cluster.directory / "taken away")
+    cluster.wait(lambda: not cluster.workers())
+
+
+def test_worker_that_no_supervisor_wrote_down_is_found(cluster: Cluster) -> None:
+    running = start(cluster, 100)
+    before = cluster.workers()
+    cluster.kill("supervisor")
+    memory = json.loads((cluster.state / "supervisor.json").read_bytes())
+    memory["workers"] = {}
+    (cluster.state / "supervisor.json").write_text(json.dumps(memory))
+    cluster.start("supervisor")
+    cluster.wait(lambda: cluster.log().count("adopted worker") == 2)
+    running.wait_drained(30)
+    assert cluster.workers() == before
+
+
+def test_second_supervisor_on_the_same_state_is_refused(cluster: Cluster) -> None:
+    start(cluster, 10)
+    first = cluster.children["supervisor"]
+    second = cluster.start("supervisor")
+    cluster.wait(lambda: not second.alive())
+    assert second.reap().code == 3
+    assert f"is in use by pid {first.pid}" in cluster.log()
+    first.kill()
+    first.reap()
+    first.close()

@@ -1,0 +1,132 @@
+"""Code arrives whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rainband import Bolt, Spout, TopologyBuilder, Tuple
+from rainband.errors import RainbandError, StoreError, VersionMismatch
+from rainband.records import Done, Download, GetTopology, Piece, Request, Response, Status, TopologySummary
+from rainband.supervisor.localizer import PIECE_BYTES, Localizer, fetch, localize, localized
+from rainband.topology.bundle import build_bundle
+from rainband.topology.home import read_plan
+from rainband.topology.plan import Plan
+
+
+class Words(Spout):
+    outputs = ("word",)
+
+    def next_tuple(self) -> None:
+        self.finish()
+
+
+class Count(Bolt):
+    def execute(self, tup: Tuple) -> None:
+        pass
+
+
+def bundled() -> tuple[Plan, bytes]:
+    builder = TopologyBuilder("t")
+    builder.set_spout("words", Words())
+    builder.set_bolt("count", Count()).shuffle_grouping("words")
+    topology = builder.create_topology()
+    data = build_bundle(topology, None)
+    fields = {name: getattr(topology.plan, name) for name in Plan.__struct_fields__}
+    return Plan(**{**fields, "bundle": hashlib.sha256(data).hexdigest()}), data
+
+
+PLAN, BUNDLE = bundled()
+
+
+def nimbus(data: bytes = BUNDLE, plan: Plan = PLAN) -> Callable[[Request], Response]:
+    def call(request: Request) -> Response:
+        if isinstance(request, GetTopology):
+            return TopologySummary("t", request.name, Status.ACTIVE, 1, 2, 2, 0.0, plan=plan.encode())
+        assert isinstance(request, Download)
+        return Piece(data[request.offset : request.offset + request.length], len(data))
+
+    return call
+
+
+def test_a_topology_arrives(tmp_path: Path) -> None:
+    localize(tmp_path, "t-1", nimbus())
+    assert localized(tmp_path, "t-1")
+    assert read_plan(tmp_path / "t-1") == PLAN
+    assert (tmp_path / "t-1" / "components").is_dir()
+
+
+def test_what_is_here_is_not_asked_for(tmp_path: Path) -> None:
+    localize(tmp_path, "t-1", nimbus())
+
+    def nobody(request: Request) -> Response:
+        raise AssertionError(request)
+
+    localize(tmp_path, "t-1", nobody)
+
+
+def test_a_damaged_plan_is_replaced(tmp_path: Path) -> None:
+    localize(tmp_path, "t-1", nimbus())
+    (tmp_path / "t-1" / "plan.msgpack").write_bytes(b"\xc1")
+    localize(tmp_path, "t-1", nimbus())
+    assert read_plan(tmp_path / "t-1") == PLAN
+
+
+def test_large_blobs_come_in_pieces() -> None:
+    data = bytes(range(256)) * (PIECE_BYTES // 100)
+    assert fetch(hashlib.sha256(data).hexdigest(), nimbus(data)) == data
+
+
+def test_a_corrupt_blob_is_asked_for_once_more_and_never_used(tmp_path: Path) -> None:
+    asked = []
+
+    def call(request: Request) -> Response:
+        asked.append(request)
+        return nimbus(BUNDLE[:-1] + b"?")(request)
+
+    with pytest.raises(StoreError, match="is corrupt"):
+        localize(tmp_path, "t-1", call)
+    assert sum(isinstance(request, Download) for request in asked) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_blob_damaged_on_its_way_is_taken_the_second_time() -> None:
+    answers = [b"?" * len(BUNDLE), BUNDLE]
+
+    def call(request: Request) -> Response:
+        return Piece(answers.pop(0), len(BUNDLE))
+
+    assert fetch(PLAN.bundle, call) == BUNDLE
+
+
+@pytest.mark.parametrize("answer", [Done(), Piece(b"", 10), Piece(b"x", 0), Piece(b"x", 1 << 40)])
+def test_nonsense_is_refused(answer: Response) -> None:
+    with pytest.raises(RainbandError):
+        fetch(PLAN.bundle, lambda request: answer)
+
+
+def test_another_python(tmp_path: Path) -> None:
+    fields = {name: getattr(PLAN, name) for name in Plan.__struct_fields__}
+    other = Plan(**{**fields, "python": "2.7.18"})
+    with pytest.raises(VersionMismatch, match=r"Python 2\.7\.18"):
+        localize(tmp_path, "t-1", nimbus(plan=other))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_thread_says_what_became_of_each(tmp_path: Path) -> None:
+    import queue
+
+    said: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+    localizer = Localizer(tmp_path, nimbus(), lambda topology, reason: said.put((topology, reason)))
+    localizer.want("t-1")
+    localizer.want("../x")
+    localizer.want("t-1")
+    assert said.get(timeout=10) == ("t-1", "")
+    topology, reason = said.get(timeout=10)
+    assert topology == "../x"
+    assert "cannot be" in reason
+    assert said.get(timeout=10) == ("t-1", "")
+    localizer.close()
