@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
 
 from rainband.errors import RainbandError, StoreError
 from rainband.messaging.rpc import TIMEOUT_S, RpcClient
@@ -109,14 +106,11 @@ def submit(
     progress: Callable[[int, int], None] | None = None,
 ) -> Done:
     """Pack, upload what is not there yet, submit."""
-    from rainband.topology.bundle import build_bundle
+    from rainband.topology.bundle import pack
 
-    directory = Path(project) if project is not None else topology.project
-    bundle = build_bundle(topology, directory)
-    digest = hashlib.sha256(bundle).hexdigest()
-    if not uploaded(control, digest):
-        upload(control, digest, bundle, progress)
-    plan = msgspec.structs.replace(topology.plan, bundle=digest)
+    plan, bundle = pack(topology, Path(project) if project is not None else topology.project)
+    if not uploaded(control, plan.bundle):
+        upload(control, plan.bundle, bundle, progress)
     return expect(control.call(Submit(topology.name, plan.encode(), active=active)), Done)
 
 

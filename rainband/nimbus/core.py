@@ -95,7 +95,7 @@ class Nimbus:
         self._tallies = {topology_id: Tally() for topology_id in self._entries}
         self._missing: dict[str, int] = {}
         self._due = {i: now + e.row.remaining_s for i, e in self._entries.items() if e.row.remaining_s is not None}
-        self._unheard = {topology_id: set(self._entries[topology_id].supervisors) for topology_id in self._due}
+        self._heard_since: dict[str, dict[str, float]] = {topology_id: {} for topology_id in self._due}
         expected = {supervisor for entry in self._entries.values() for supervisor in entry.supervisors}
         liveness = Liveness(self.config["nimbus.supervisor.timeout.secs"], expected, now)
         self._roster = Roster(liveness)
@@ -147,7 +147,7 @@ class Nimbus:
         self._watch_launches(now)
         for topology_id in sorted(self._due):
             entry = self._entries[topology_id]
-            if now >= self._due[topology_id] or self._settled(entry):
+            if now >= self._due[topology_id] or self._settled(entry, now):
                 self._attempt(topology_id, partial(self._elapsed, entry))
         if self._roster.take_changed():
             for entry in sorted(self._entries.values(), key=lambda entry: entry.row.number):
@@ -270,7 +270,7 @@ class Nimbus:
         row = msgspec.structs.replace(entry.row, status=status, remaining_s=wait_s)
         self._write(old, self._announced(replace(entry, row=row)))
         self._due[entry.topology_id] = now + wait_s
-        self._unheard[entry.topology_id] = set(old.supervisors)
+        self._heard_since[entry.topology_id] = {}
         if wait_s == 0.0:
             self._elapsed(self._entries[entry.topology_id])
 
@@ -347,7 +347,7 @@ class Nimbus:
             if before is not None and (after is None or before.assignment != after.assignment):
                 self._push |= before.supervisors
         if new is None:
-            for kept in (self._entries, self._tallies, self._missing, self._due, self._unheard, self._stacks):
+            for kept in (self._entries, self._tallies, self._missing, self._due, self._heard_since, self._stacks):
                 kept.pop(topology_id, None)
             self._roster.changed = True
             return
@@ -358,11 +358,12 @@ class Nimbus:
         if old is not None and old.slots - new.slots:
             self._roster.changed = True
 
-    def _settled(self, entry: Entry) -> bool:
+    def _settled(self, entry: Entry, now: float) -> bool:
         if entry.assignment is None:
             return True
         tally = self._tallies[entry.topology_id]
-        if not tally.settled(entry, self._unheard.get(entry.topology_id, set())):
+        heard_s = {name: now - since for name, since in self._heard_since.get(entry.topology_id, {}).items()}
+        if not tally.settled(entry, heard_s):
             return False
         return entry.row.status is Status.KILLED or tally.quiet or not tally.running(entry)
 
@@ -381,10 +382,10 @@ class Nimbus:
     # Heartbeats.
 
     def _heartbeat(self, beat: Heartbeat, now: float, wall: float) -> Response:
-        self._roster.hear(beat, now)
+        restarted = self._roster.hear(beat, now)
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:
-                self._hear_workers(beat, entry)
+                self._hear_workers(beat, entry, restarted, now)
         if self._roster.changed:
             self._advance(now)  # a new supervisor gets its work with this very answer
         self._push.discard(beat.supervisor)
@@ -397,7 +398,7 @@ class Nimbus:
         )
         return HeartbeatReply(changed, tuple(wanted), self.epoch, self._store.cluster_id)
 
-    def _hear_workers(self, beat: Heartbeat, entry: Entry) -> None:
+    def _hear_workers(self, beat: Heartbeat, entry: Entry, restarted: bool, now: float) -> None:
         tally = self._tallies[entry.topology_id]
         own = {slot for slot in entry.slots if slot.supervisor == beat.supervisor}
         reported = set()
@@ -408,7 +409,9 @@ class Nimbus:
                 reported.add(slot)
         tally.silence(own - reported)
         tally.observe(entry)
-        self._unheard.get(entry.topology_id, set()).discard(beat.supervisor)
+        since = self._heard_since.get(entry.topology_id)
+        if since is not None:
+            since[beat.supervisor] = now if restarted else since.get(beat.supervisor, now)
         request = self._stacks.get(entry.topology_id)
         if request is not None:
             request.texts.update(beat.stacks.get(entry.topology_id, {}))

@@ -31,8 +31,11 @@ class Roster:
         self._last: dict[str, float] = {}
         self._avoided: dict[Slot, float] = {}
 
-    def hear(self, beat: Heartbeat, now: float) -> None:
-        """Take a heartbeat. Raises Refused when it makes no sense, or there are too many supervisors."""
+    def hear(self, beat: Heartbeat, now: float) -> bool:
+        """Take a heartbeat; True for the first one of a supervisor's process.
+
+        Raises Refused when it makes no sense, or there are too many supervisors.
+        """
         name = beat.supervisor
         if not is_name(name):
             raise Refused(f"{name[:80]!r} cannot name a supervisor", f"A name must match {NAME_RULE}")
@@ -41,7 +44,8 @@ class Roster:
         if name not in self._newest and len(self._newest) >= SUPERVISORS_MAX:
             raise Refused(f"{SUPERVISORS_MAX} supervisors are known already")
         before = self._newest.get(name)
-        if before is None or before.incarnation != beat.incarnation:
+        restarted = before is None or before.incarnation != beat.incarnation
+        if restarted:
             self._first[name] = now
             self._avoided = {slot: since for slot, since in self._avoided.items() if slot.supervisor != name}
         self._newest[name] = beat
@@ -51,6 +55,7 @@ class Roster:
         else:
             revived = self.liveness.hear(name, now)
             self.changed |= revived or before is None or offer(before) != offer(beat)
+        return restarted
 
     def expire(self, now: float) -> list[str]:
         """Those that just died of silence; the long dead are forgotten."""

@@ -25,6 +25,7 @@ from rainband.records import (
 
 ERRORS_MAX = 1000
 COUNTERS_MAX = 1000
+ABSENT_S = 3.0
 NO_WORKER = 0  # the incarnation of a beat that a supervisor wrote because no worker did
 SUMS = tuple(
     field
@@ -135,19 +136,23 @@ class Tally:
         beats = [self.beat(slot) for slot in entry.slots]
         return all(beat is not None and beat.drained for beat in beats) and self._quiet
 
-    def settled(self, entry: Entry, unheard: set[str]) -> bool:
+    def settled(self, entry: Entry, heard_s: Mapping[str, float]) -> bool:
         """For the waits of kill and rebalance: spouts are paused, and nothing is pending on any worker.
 
-        `unheard` are supervisors that did not report since the wait began: what runs there is not known.
+        `heard_s`: for how long each supervisor has reported since the wait began or it was started itself. What runs
+        on one that did not is not known, and one that was just started may still be looking for its workers.
         """
         assert entry.assignment is not None
         for slot in entry.slots:
-            if slot.supervisor in unheard:
+            if slot.supervisor not in heard_s:
                 return False
             beat = self.beat(slot)
-            if beat is None or beat.state is not WorkerState.RUNNING:
-                continue
-            if beat.version < entry.assignment.version or not beat.paused or not is_idle(beat):
+            if beat is None:
+                if heard_s[slot.supervisor] < ABSENT_S:
+                    return False
+            elif beat.state is WorkerState.RUNNING and (
+                beat.version < entry.assignment.version or not beat.paused or not is_idle(beat)
+            ):
                 return False
         return True
 

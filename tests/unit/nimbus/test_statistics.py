@@ -166,22 +166,25 @@ def test_nothing_is_drained_without_workers() -> None:
 def test_a_wait_is_over_when_every_worker_paused_and_has_nothing_pending() -> None:
     at = entry(ONE, TWO, version=2, status=Status.KILLED)
     paused = {"version": 2, "paused": True}
-    cases: list[tuple[list[WorkerBeat], set[str], bool]] = [
-        ([idle(6700, 1, **paused), idle(6701, 2, **paused)], set(), True),
-        ([idle(6700, 1, **paused), idle(6701, 2, **paused)], {"a"}, False),
-        ([idle(6700, 1, **paused), idle(6701, 2, version=1, paused=True)], set(), False),
-        ([idle(6700, 1, **paused), idle(6701, 2, version=2)], set(), False),
-        ([idle(6700, 1, **paused), idle(6701, 2, pending=1, **paused)], set(), False),
-        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.CRASHED)], set(), True),
-        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.STARTING)], set(), True),
-        ([idle(6700, 1, **paused)], set(), True),
-        ([], set(), True),
+    heard = {"a": 0.0}
+    cases: list[tuple[list[WorkerBeat], dict[str, float], bool]] = [
+        ([idle(6700, 1, **paused), idle(6701, 2, **paused)], heard, True),
+        ([idle(6700, 1, **paused), idle(6701, 2, **paused)], {}, False),
+        ([idle(6700, 1, **paused), idle(6701, 2, version=1, paused=True)], heard, False),
+        ([idle(6700, 1, **paused), idle(6701, 2, version=2)], heard, False),
+        ([idle(6700, 1, **paused), idle(6701, 2, pending=1, **paused)], heard, False),
+        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.CRASHED)], heard, True),
+        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.STARTING)], heard, True),
+        ([idle(6700, 1, **paused)], heard, False),
+        ([idle(6700, 1, **paused)], {"a": 3.0}, True),
+        ([], {"a": 2.9}, False),
+        ([], {"a": 3.0}, True),
     ]
-    for beats, unheard, settled in cases:
+    for beats, heard_s, settled in cases:
         tally = Tally()
         for one in beats:
             tally.hear(Slot("a", one.port), one)
-        assert tally.settled(at, unheard) == settled, (beats, unheard)
+        assert tally.settled(at, heard_s) == settled, (beats, heard_s)
 
 
 def test_errors_are_bounded() -> None:
