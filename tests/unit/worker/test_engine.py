@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from kit.bench import Bench
+from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink, Twice
 
 from rainband.records import Status
 from rainband.topology.builder import TopologyBuilder
 from rainband.topology.graph import Topology
-from kit.bench import Bench
-from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink, Twice
 
 GROUPINGS = ("shuffle", "fields", "partial_key", "all", "global", "none", "local_or_shuffle")
 
@@ -42,7 +42,7 @@ def test_every_number_arrives_once_by_each_grouping(kind: str, credit: int, acke
     bench = Bench(line(100, kind, config), 3)
     bench.run_drained()
     copies = 3 if kind == "all" else 1
-    assert seen(bench) == {number: copies for number in range(100)}
+    assert seen(bench) == dict.fromkeys(range(100), copies)
     assert bench.total("numbers", "acked") == 100
     assert bench.total("numbers", "failed") == 0
 
@@ -98,7 +98,7 @@ def test_a_lossy_network_loses_and_repeats_nothing(seed: int, loss: float, credi
         [] if random.random() < loss else [random.random() * 0.01] * (2 if random.random() < loss else 1)
     )
     bench.run_drained(200_000)
-    assert seen(bench) == {number: 1 for number in range(60)}
+    assert seen(bench) == dict.fromkeys(range(60), 1)
     assert bench.total("numbers", "failed") == 0
 
 
@@ -109,7 +109,7 @@ def test_untracked_tuples_survive_a_lossy_network_too() -> None:
     bench = Bench(builder.create_topology(), 3)
     bench.hub.fate = lambda source, target, frame: [] if bench.random.random() < 0.3 else [0.001]
     bench.run_drained(100_000)
-    assert seen(bench) == {number: 1 for number in range(200)}
+    assert seen(bench) == dict.fromkeys(range(200), 1)
 
 
 def test_a_killed_bolt_worker_costs_one_replay_of_what_was_pending_and_nothing_else() -> None:
