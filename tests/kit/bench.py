@@ -16,7 +16,13 @@ class Bench:
     """`workers` workers for one topology; executor i goes to worker place[i]. Time moves 1 ms a round."""
 
     def __init__(
-        self, topology: Topology, workers: int, *, seed: int = 1, place: Sequence[int] | None = None, fate: Fate | None = None
+        self,
+        topology: Topology,
+        workers: int,
+        *,
+        seed: int = 1,
+        place: Sequence[int] | None = None,
+        fate: Fate | None = None,
     ) -> None:
         self.topology = topology
         self.random = Random(seed)

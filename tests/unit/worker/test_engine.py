@@ -50,7 +50,9 @@ def test_every_number_arrives_once_by_each_grouping(kind: str, credit: int, acke
 @st.composite
 def shapes(draw: st.DrawFn) -> tuple[Topology, int, list[int]]:
     """A random DAG of up to six bolts over one or two spouts, random groupings and parallelism, randomly placed."""
-    builder = TopologyBuilder("random", config={"topology.executor.receive.buffer.size": draw(st.sampled_from([1, 2, 64]))})
+    builder = TopologyBuilder(
+        "random", config={"topology.executor.receive.buffer.size": draw(st.sampled_from([1, 2, 64]))}
+    )
     sources = [f"spout{number}" for number in range(draw(st.integers(1, 2)))]
     for name in sources:
         builder.set_spout(name, Numbers(draw(st.integers(1, 40))), parallelism=draw(st.integers(1, 2)))
