@@ -284,10 +284,12 @@ class SideSpoutTask(SpoutTask):
             self.idle_until = 0.0
         reliable = self.reliable
         if reliable is not None and self.active and now >= self.paused_until:
+            self.emitter.active = True
             due = reliable.book.due(now)
             while due is not None:
                 reliable.replay(*due)
                 due = reliable.book.due(now)
+            self.emitter.active = False
         done = self.finished or (reliable is not None and reliable.finished)
         if done or self.pumping or not self.active or now < self.paused_until or now < self.idle_until:
             return False
