@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 from rainband.cli import options
 from rainband.cli.daemons import stopped_by_signals
 from rainband.cli.output import answer, note, say, table
-from rainband.cli.submit import load, topology_settings
+from rainband.cli.submit import load, quiet_users, topology_settings
 from rainband.clock import SystemClock
 from rainband.errors import NotReached
 
@@ -47,11 +48,13 @@ def local_command(
     """
     from rainband import LocalCluster
 
-    topology = load(target, arguments, topology_settings(config_file, settings, workers), None)
     clock = SystemClock()
-    began = told = clock.now()
-    with stopped_by_signals(), LocalCluster(processes=processes) as cluster:
-        running = cluster.submit(topology)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_users(as_json))
+        topology = load(target, arguments, topology_settings(config_file, settings, workers), None)
+        began = told = clock.now()
+        stack.enter_context(stopped_by_signals())
+        running = stack.enter_context(LocalCluster(processes=processes)).submit(topology)
         interrupted = False
         try:
             while not (statistics := running.statistics()).drained:

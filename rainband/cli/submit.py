@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,11 @@ def load(target: str, arguments: tuple[str, ...], settings: dict[str, Any], name
     if name is not None:
         settings = {**settings, "topology.name": name}
     return topology.with_config(settings) if settings else topology
+
+
+def quiet_users(as_json: bool) -> contextlib.AbstractContextManager[object]:
+    """With --json stdout is for the answer: what user code prints goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
 
 def topology_settings(config_file: str | None, settings: tuple[str, ...], workers: int | None) -> dict[str, Any]:
@@ -70,7 +77,8 @@ def submit_command(
     NAME is a Topology, or a function of ARGS that returns one. FILE's directory travels to the workers. Returns when
     all workers run and every open and prepare has returned; 6 when that does not happen in time.
     """
-    topology = load(target, arguments, topology_settings(config_file, settings, workers), name)
+    with quiet_users(as_json):
+        topology = load(target, arguments, topology_settings(config_file, settings, workers), name)
     client = options.connect(seeds, config_file)
     tell: Callable[[str], None] = (lambda text: None) if as_json else say
     spouts = [c for _, c in sorted(topology.plan.components.items()) if c.kind == "spout"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,11 @@ import pytest
 
 from rainband.cli.main import run
 from rainband.config import Config
+from rainband.messaging.rpc import RpcClient
 from rainband.nimbus.service import Service
+from rainband.records import Heartbeat
+
+Capture = pytest.CaptureFixture[str]
 
 GOOD = """
 from rainband import Bolt, ManualBolt, Spout, TopologyBuilder
@@ -85,6 +90,50 @@ ROWS = [
 ]
 
 
+EMITS = """
+class Emits({base}):
+    outputs = {{"default": ("a", "b"), "odd": ("n",)}}
+    def {method}:
+        {call}
+
+b = TopologyBuilder("emits")
+b.set_spout("numbers", {spout})
+b.set_bolt("emits", {bolt}).shuffle_grouping("numbers")
+topology = b.create_topology()
+"""
+FEW = """
+class Few(Spout):
+    outputs = ("n",)
+    done = False
+    def next_tuple(self):
+        self.emit([1], message_id=1)
+        self.finish()
+"""
+# name of the row, what a bolt or spout calls, what the one line must say, and the exit code of `rainband local`
+CALLS = [
+    ("too few values", "bolt", "self.emit([1])", ["EmitRefused", "a", "b"], 1),
+    ("bare str", "bolt", "self.emit('ab')", ["EmitRefused", "['ab']"], 1),
+    ("undeclared stream", "bolt", "self.emit([1], stream='od')", ["EmitRefused", "'od'", "'odd'"], 1),
+    ("cannot travel", "bolt", "self.emit([1, lambda: 1])", ["ValueRefused", "function"], 1),
+    ("no message id", "spout", "self.emit([1, 2])", ["message_id"], 6),
+]
+
+
+@pytest.mark.parametrize("row", CALLS, ids=[row[0] for row in CALLS])
+def test_emits_that_are_refused(row: tuple[str, str, str, list[str], int], tmp_path: Path, capfd: Capture) -> None:
+    _, kind, call, said, code = row
+    bad = {"base": "Bolt", "method": "execute(self, tup)", "call": call, "spout": "Few()", "bolt": "Emits()"}
+    if kind == "spout":
+        bad |= {"base": "Spout", "method": "next_tuple(self)", "spout": "Emits()", "bolt": "Print()"}
+    path = tmp_path / "bad_emit_case.py"
+    path.write_text(GOOD + FEW + EMITS.format(**bad))
+    assert run(["local", str(path), "--timeout", "0.5" if code == 6 else "20"]) == code
+    err = capfd.readouterr().err
+    line = next(line for line in err.splitlines() if line.startswith(("emits: ", "numbers: ")))
+    for part in said:
+        assert part in line
+
+
 @pytest.fixture(scope="module")
 def nimbus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Nimbus without supervisors."""
@@ -105,13 +154,13 @@ def good(tmp_path: Path) -> str:
     return str(path)
 
 
-def names(nimbus: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def names(nimbus: str, capsys: Capture) -> list[str]:
     capsys.readouterr()
     assert run(["list", "--json", "--nimbus", nimbus]) == 0
     return [topology["name"] for topology in json.loads(capsys.readouterr().out)["topologies"]]
 
 
-def complaint(argv: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> str:
+def complaint(argv: list[str], code: int, capsys: Capture) -> str:
     """The one line that the command answers with, on stderr alone."""
     assert run(argv) == code, capsys.readouterr()
     out, err = capsys.readouterr()
@@ -125,7 +174,7 @@ def complaint(argv: list[str], code: int, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(("text", "said"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 @pytest.mark.parametrize("command", ["submit", "local"])
 def test_files_that_cannot_run(
-    command: str, text: str, said: list[str], tmp_path: Path, nimbus: str, capsys: pytest.CaptureFixture[str]
+    command: str, text: str, said: list[str], tmp_path: Path, nimbus: str, capsys: Capture
 ) -> None:
     before = names(nimbus, capsys)
     path = tmp_path / "bad_input_case.py"
@@ -146,7 +195,7 @@ def test_files_that_cannot_run(
         ("setup.cfg", "is no .py file"),
     ],
 )
-def test_targets_that_are_no_files(target: str, said: str, nimbus: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_targets_that_are_no_files(target: str, said: str, nimbus: str, capsys: Capture) -> None:
     assert said in complaint(["submit", target, "--nimbus", nimbus], 2, capsys)
 
 
@@ -162,9 +211,7 @@ def test_targets_that_are_no_files(target: str, said: str, nimbus: str, capsys: 
         (["--nimbus", "nonsense"], 2, ["nonsense", "HOST:PORT"]),
     ],
 )
-def test_flags_of_submit(
-    flags: list[str], code: int, said: list[str], good: str, nimbus: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_flags_of_submit(flags: list[str], code: int, said: list[str], good: str, nimbus: str, capsys: Capture) -> None:
     line = complaint(["submit", good, *([] if "--nimbus" in flags else ["--nimbus", nimbus]), *flags], code, capsys)
     for part in said:
         assert part.lower() in line.lower()
@@ -182,11 +229,11 @@ def test_flags_of_submit(
         ["stacks", "nobody"],
     ],
 )
-def test_unknown_topology(argv: list[str], nimbus: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_topology(argv: list[str], nimbus: str, capsys: Capture) -> None:
     assert "'nobody'" in complaint([*argv, "--nimbus", nimbus], 3, capsys)
 
 
-def test_too_few_slots_then_the_same_name_then_kill(good: str, nimbus: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_slots_then_the_same_name_then_kill(good: str, nimbus: str, capsys: Capture) -> None:
     submit = ["submit", good, "--nimbus", nimbus, "--timeout", "0.1"]
     assert run(submit) == 6
     assert "WAITING: 1 slot" in capsys.readouterr().err
@@ -205,12 +252,12 @@ def test_too_few_slots_then_the_same_name_then_kill(good: str, nimbus: str, caps
     assert names(nimbus, capsys) == []
 
 
-def test_nimbus_port_in_use(nimbus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nimbus_port_in_use(nimbus: str, tmp_path: Path, capsys: Capture) -> None:
     port = nimbus.rpartition(":")[2]
     assert f"port {port}" in complaint(["nimbus", "--port", port, "--state", str(tmp_path)], 3, capsys)
 
 
-def test_second_nimbus_on_the_same_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_nimbus_on_the_same_state(tmp_path: Path, capsys: Capture) -> None:
     first = Service(Config({"state.dir": str(tmp_path), "nimbus.port": 0}))
     try:
         assert "pid" in complaint(["nimbus", "--port", "0", "--state", str(tmp_path)], 3, capsys)
@@ -219,7 +266,7 @@ def test_second_nimbus_on_the_same_state(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("command", [["nimbus", "--port", "0"], ["supervisor", "--slots", "1"], ["up", "--port", "0"]])
-def test_state_directory_that_cannot_be(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_state_directory_that_cannot_be(command: list[str], tmp_path: Path, capsys: Capture) -> None:
     taken = tmp_path / "taken"
     taken.write_text("a file")
     code = run([*command, "--state", str(taken / "state")])
@@ -230,10 +277,26 @@ def test_state_directory_that_cannot_be(command: list[str], tmp_path: Path, caps
     assert taken.read_text() == "a file"
 
 
-def test_unreachable_nimbus_is_noticed_in_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_nimbus_is_noticed_in_time(capsys: Capture) -> None:
     from rainband.clock import SystemClock
 
     clock = SystemClock()
     began = clock.now()
     assert "127.0.0.1:1" in complaint(["list", "--nimbus", "127.0.0.1:1"], 4, capsys)
     assert clock.now() - began < 5
+
+
+def test_other_python_on_the_workers(good: str, tmp_path: Path, capsys: Capture) -> None:
+    service = Service(Config({"state.dir": str(tmp_path / "state"), "nimbus.port": 0}))
+    thread = threading.Thread(target=service.serve)
+    thread.start()
+    try:
+        with contextlib.closing(RpcClient([service.address])) as old:
+            old.call(Heartbeat("old", "127.0.0.1", 1, (6700,), python="3.9.1", packages={}))
+        line = complaint(["submit", good, "--nimbus", service.address], 3, capsys)
+        assert "3.9" in line
+        assert names(service.address, capsys) == []
+    finally:
+        service.stop()
+        thread.join()
+        service.close()
