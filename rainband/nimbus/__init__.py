@@ -5,8 +5,8 @@ last in a `Store` (one row per topology, its plan, its assignment) and what supe
 is one write: the new rows are worked out first, written, and only then believed; when the write fails, nothing was
 decided. Its parts: `lifecycle` is the one table of states, `scheduler` places executors with the fewest moves,
 `liveness` knows who is silent for too long, `roster` what each supervisor offers, `admission` what may run at all,
-`rows` what is stored; `statistics` adds up what workers report. `service` is the daemon around the core, `client` what
-programs hold: `Client` and `Running`.
+`rows` what is stored; `shelf` keeps the bundles, `statistics` adds up what workers report, `views` answers questions.
+`service` is the daemon around the core; `client` and `running` are what programs hold: `Client` and `Running`.
 
 Invariants
 - A topology is accepted when its row, plan and (if slots suffice) assignment are on the disk, after its bundle.

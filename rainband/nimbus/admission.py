@@ -63,6 +63,7 @@ def problems_of(plan: Plan) -> Iterator[str]:
 
 
 def component_problems(plan: Plan, name: str, component: ComponentPlan) -> Iterator[str]:
+    """What is wrong with one component, or with what it subscribes to."""
     if component.id != name or not (is_name(name) or (name.startswith(SYSTEM) and is_name(name[len(SYSTEM) :]))):
         yield f"{name[:80]!r} cannot name a component"
     if not 1 <= component.executors <= component.tasks:

@@ -224,7 +224,7 @@ class Nimbus:
         if entry.assignment is not None:
             return Done(topology_id)
         wanted = views.wanted(entry)
-        return Done(topology_id, f"needs {wanted} slots, {wanted - schedule.missing} free")
+        return Done(topology_id, f"needs {views.count_slots(wanted)}, {wanted - schedule.missing} free")
 
     def _kill(self, request: Kill, now: float, wall: float) -> Response:
         entry = views.find(self._entries, request.name)
@@ -241,7 +241,7 @@ class Nimbus:
         usable = len(self._usable(entry))
         if request.workers is not None and usable < wanted:
             raise Refused(
-                f"{entry.name} cannot have {wanted} workers: {usable} slots are free or its own",
+                f"{entry.name} cannot have {wanted} workers: {views.count_slots(usable)} free or its own",
                 "Ask for fewer, or start another supervisor",
             )
         entry = replace(entry, row=msgspec.structs.replace(entry.row, reshape=reshape))

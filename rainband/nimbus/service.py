@@ -71,7 +71,9 @@ class Service:
         log.info("nimbus listens on %s, epoch %d", self.address, self.nimbus.epoch)
         last = self.clock.now()
         while not self._stopping.is_set():
-            wait_s = max(0.0, min(self.config["nimbus.monitor.freq.secs"], self.nimbus.next_deadline() - last))
+            wait_s: float = self.config["nimbus.monitor.freq.secs"]
+            if not self.nimbus.troubles:  # what could not be written is not tried again in a hurry
+                wait_s = max(0.0, min(wait_s, self.nimbus.next_deadline() - last))
             requests = self._server.poll(wait_s)
             now = self.clock.now()
             if now - last > wait_s + STILL_S:

@@ -36,6 +36,11 @@ def wanted(entry: Entry) -> int:
     return workers_wanted(len(entry.plan.executors()), entry.plan.workers)
 
 
+def count_slots(number: int) -> str:
+    """`1 slot`, `2 slots`."""
+    return f"{number} slot" + ("" if number == 1 else "s")
+
+
 def uptime_s(entry: Entry, wall: float) -> float:
     return max(0.0, wall - entry.row.submitted_at)
 
@@ -59,6 +64,7 @@ def summary(entry: Entry, *, missing: int, running: int, due_s: float | None, wa
 def cluster(
     entries: Iterable[Entry], roster: Roster, now: float, *, address: str, cluster_id: str, state: str
 ) -> ClusterSummary:
+    """Nimbus at `address`, the supervisors and which of their slots are in use."""
     used: dict[str, list[int]] = {}
     for entry in entries:
         for slot in entry.slots:
