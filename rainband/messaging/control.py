@@ -187,6 +187,7 @@ class ControlLink:
 
     def __init__(self, address: str, token: str, port: int) -> None:
         """`address` of the ControlServer; `token` and `port` of this worker's slot. Does not wait for a connection."""
+        split_address(address)
         self._head = _PORT.pack(port) + token.encode()
         self._context: Context = zmq.Context(io_threads=1)
         self.socket = make(
@@ -201,7 +202,11 @@ class ControlLink:
         where = endpoint(*split_address(address))
         if self.address:
             self.socket.disconnect(endpoint(*split_address(self.address)))
-        self.socket.connect(where)
+            self.address = ""
+        try:
+            self.socket.connect(where)
+        except zmq.ZMQError as error:
+            raise UsageError(f"cannot connect to {address}: {error.strerror}") from None
         self.address = address
 
     @property

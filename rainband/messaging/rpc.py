@@ -218,12 +218,13 @@ class RpcClient:
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _connect(self, address: str) -> None:
+        where = endpoint(*split_address(address))
         socket = make(
             self._context, zmq.DEALER, self.keys,
             server=False, high_water=MESSAGES_QUEUED_MAX, bytes_max=MESSAGE_BYTES_MAX,
         )
         try:
-            socket.connect(endpoint(*split_address(address)))
+            socket.connect(where)
         except zmq.ZMQError as error:
             socket.close()
             raise UsageError(f"cannot connect to {address}: {error.strerror}") from None
