@@ -308,6 +308,13 @@ class SideSpoutTask(SpoutTask):
         self.lane.submit(call)
         return False
 
+    def wanted_at(self) -> float:
+        reliable = self.reliable
+        replay_at = float("inf") if reliable is None else max(self.paused_until, reliable.book.next_due())
+        if self.pumping or (reliable is not None and reliable.finished):
+            return replay_at
+        return min(SpoutTask.wanted_at(self), replay_at)
+
     def pump(self) -> Any:
         call = CURRENT.get()
         assert call is not None

@@ -359,6 +359,10 @@ class SpoutTask:
         """Nothing more will come from this task; acks, fails and replays go on."""
         self.finished = True
 
+    def wanted_at(self) -> float:
+        """When the next turn is wanted, if nothing comes in before."""
+        return max(self.idle_until, self.paused_until)
+
     def settle(self, tree: Tree, done: bool, reason: int, now: float) -> None:
         """The verdict on one of this task's trees; `reason` is FAILED, TIMED_OUT or LOST."""
         if done:

@@ -479,14 +479,14 @@ class Worker:
                 continue
             if spout.run(TURN, now):
                 more = True
-            elif spout.active and not spout.finished:
+            elif spout.active and not spout.finished and spout.gate.blocked == 0:
                 if spout.limited:
                     spout.limited = False
                     assert made.window is not None
                     made.window.held_back(now, int(spout.acked + spout.failed))
                     spout.window = made.window.size
                 else:
-                    wake_at = min(wake_at, max(spout.idle_until, spout.paused_until))
+                    wake_at = min(wake_at, spout.wanted_at())
         self.wake_at = wake_at
         return more
 
