@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 import struct
-from hashlib import blake2b
 from zlib import crc32
 
 from rainband.errors import WireError
@@ -53,11 +52,6 @@ _TAIL = struct.Struct("<QQQQQ")
 _HEADER = struct.Struct("<2sBBIQQQQQ")
 _RECORD = struct.Struct("<BBI")
 _NUMBER = struct.Struct("<Q")
-
-
-def topology_hash(topology_id: str) -> int:
-    """The 63-bit number by which frames of one submitted topology are told from those of another."""
-    return int.from_bytes(blake2b(topology_id.encode(), digest_size=8).digest()) >> 1
 
 
 class Header:

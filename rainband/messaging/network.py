@@ -10,14 +10,12 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import zmq
 
 from rainband.errors import UsageError
-from rainband.messaging import frames
 from rainband.messaging.frames import FRAME_BYTES_MAX
 from rainband.messaging.keys import Keys
 from rainband.messaging.sockets import (
@@ -37,7 +35,6 @@ from rainband.messaging.sockets import (
 Fate = Callable[[str, str, bytes], Sequence[float]]
 
 FRAMES_QUEUED_MAX = 1024
-ANNOUNCE_MS = 1000
 RECEIVE_LIMIT = 256
 
 
@@ -166,32 +163,6 @@ class ZmqNetwork:
     def _end_context(self) -> None:
         if self._gate is not None:
             self._gate.close()
-        self._context.term()
-
-
-class Announcer:
-    """Tells workers of a death from outside their links. Never waits; who is not reached learns it later."""
-
-    def __init__(self) -> None:
-        self._context: Context = zmq.Context(io_threads=1)
-
-    def gone(
-        self, peers: Iterable[str], topology_id: str, address: str, incarnation: int, keys: Keys | None = None
-    ) -> None:
-        """Tell `peers` that the process `incarnation` at `address` is dead. `keys` are the topology's."""
-        frame = frames.gone(frames.topology_hash(topology_id), incarnation, address, incarnation)
-        for peer in peers:
-            socket = make(self._context, zmq.PUSH, keys, server=False, high_water=1, bytes_max=FRAME_BYTES_MAX)
-            # Queued while the connection is made, and delivered in the background after close.
-            socket.setsockopt(zmq.IMMEDIATE, 0)
-            socket.linger = ANNOUNCE_MS
-            with suppress(zmq.ZMQError, UsageError):
-                socket.connect(endpoint(*split_address(peer)))
-                socket.send(frame, zmq.NOBLOCK)
-            socket.close()
-
-    def close(self) -> None:
-        """Waits at most ANNOUNCE_MS for what is still on its way."""
         self._context.term()
 
 

@@ -19,10 +19,9 @@ from rainband.messaging import frames
 from rainband.messaging.frames import ACKS, DATA
 from rainband.messaging.keys import Keys
 from rainband.messaging.links import Gone, Links, PeerReplaced
-from rainband.messaging.network import Announcer, ZmqNetwork
+from rainband.messaging.network import ZmqNetwork
 
-TOPOLOGY_ID = "wire-1"
-TOPOLOGY = frames.topology_hash(TOPOLOGY_ID)
+TOPOLOGY = 5
 
 
 class Worker:
@@ -245,10 +244,11 @@ def test_word_of_a_death_arrives_from_outside(made: list[Worker]) -> None:
     made += [Worker(11), Worker(22)]
     here, there = made
     run_until(made, lambda: here.links.link(there.address).peer == 22)
-    announcer = Announcer()
-    announcer.gone([here.address, "127.0.0.1:1", "nonsense"], TOPOLOGY_ID, there.address, 22)
+    outside = ZmqNetwork("127.0.0.1", 0)
+    notice = frames.gone(TOPOLOGY, 99, there.address, 22)
+    run_until([here], lambda: outside.send(here.address, notice))
     run_until([here], lambda: bool(here.events))
-    announcer.close()
+    outside.close()
     (event,) = here.events
     assert isinstance(event, Gone)
     assert (event.address, event.incarnation) == (there.address, 22)
