@@ -33,6 +33,7 @@ ERRORS_KEPT_MAX = 200
 LAST_WORDS_BYTES = 4000
 STACKS_ASK_S = 0.5
 STACKS_DUMP_S = 0.3
+IDLE_BEATS_TOLD = 4  # in a row at once: Nimbus has to hear twice that all workers are idle, to be sure of it
 ORPHAN_LOOKS = 40
 ORPHAN_LOOK_S = 0.05
 SYSTEM = "__system"
@@ -87,6 +88,8 @@ class Station:
         self.pulse: Pulse | None = None
         self.progress: Progress | None = None
         self.stacks: StacksRequest | None = None
+        self.beats = 0
+        self.idle_beats = 0
         self.changed = False
 
     # The machine
@@ -241,7 +244,7 @@ class Station:
         if self.progress is None:
             with contextlib.suppress(OSError):
                 self.progress = Progress(self.shop.disk.home(self.slot.topology or ""), self.port)
-        passes = self.progress.read()[0] if self.progress is not None else 0
+        passes = self.beats + (self.progress.read()[0] if self.progress is not None else 0)
         sample = processes.look(self.process.identity, passes)
         reason = self.pulse.look(sample, now) if sample is not None else ""
         if reason:
@@ -277,7 +280,10 @@ class Station:
         if beat.pid != self.slot.pid and beat.state is not WorkerState.CRASHED:
             return
         last, self.beat = self.beat, msgspec.structs.replace(beat, errors=())
-        self.changed |= bool(beat.errors) or last is None or news_in(last) != news_in(beat)
+        self.beats += 1
+        self.idle_beats = self.idle_beats + 1 if beat.pending == 0 and beat.in_flight == 0 else 0
+        still_news = 0 < self.idle_beats <= IDLE_BEATS_TOLD
+        self.changed |= bool(beat.errors) or last is None or news_in(last) != news_in(beat) or still_news
         if beat.state is WorkerState.RUNNING:
             self.feed(slot.Ready(beat.pid), now)
 
@@ -341,5 +347,4 @@ class Station:
 
 def news_in(beat: WorkerBeat) -> tuple[object, ...]:
     """What Nimbus should hear of without waiting for the next heartbeat."""
-    idle = beat.pending == 0 and beat.in_flight == 0
-    return (beat.pid, beat.state, beat.version, beat.drained, beat.paused, idle and beat.paused)
+    return (beat.pid, beat.state, beat.version, beat.drained, beat.paused)

@@ -110,7 +110,7 @@ class Progress:
         handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o600)
         try:
             if write:
-                os.ftruncate(handle, _COUNTER.size)
+                os.write(handle, bytes(_COUNTER.size))  # a page that is on the disk: no write into it can fail later
             self._memory = mmap.mmap(handle, _COUNTER.size, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
         except ValueError as error:
             raise OSError(str(error)) from None

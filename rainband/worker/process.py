@@ -28,7 +28,7 @@ import msgspec
 from rainband.build import compiled
 from rainband.clock import SystemClock
 from rainband.cluster.positions import PositionStore
-from rainband.errors import RainbandError, Refused, UsageError
+from rainband.errors import RainbandError, Refused, StoreError, UsageError
 from rainband.groupings.specs import CustomGrouping
 from rainband.messaging.control import AskStacks, Assign, Beat, Gone, Hello, StacksText, Stop
 from rainband.messaging.keys import Keys
@@ -46,6 +46,7 @@ logger = logging.getLogger("rainband.worker")
 
 BEAT_S = 1.0
 IDLE_BEAT_S = 0.2
+FOLLOWING_BEATS = 3  # that much sooner than usual: that all is done takes more than one look to be sure of
 SERVE_S = 0.01
 DRAIN_S = 1.0
 LEASE_S = 30.0
@@ -89,8 +90,10 @@ class WorkerProcess:
         self.stop_at = float("inf")
         self.passed_at = self.clock.now()
         self.beat_at = 0.0
+        self.said_at = 0.0
         self.serve_at = 0.0
         self.worked = False
+        self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
 
     def run(self) -> int:
@@ -104,8 +107,8 @@ class WorkerProcess:
         self.line.watched_by(self.network)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self.progress = Progress(self.home, self.port, write=True)
         try:
+            self.progress = Progress(self.home, self.port, write=True)
             self._enter_code()
             self.worker = self._make_worker(plan, assignment)
             self._beat(self.clock.now())
@@ -154,7 +157,7 @@ class WorkerProcess:
             custom=custom,
             seed=_random_id(),
             clock=self.clock,
-            positions=PositionStore(self.home / POSITIONS),
+            positions=Positions(PositionStore(self.home / POSITIONS)),
             pid=os.getpid(),
         )
 
@@ -195,7 +198,7 @@ class WorkerProcess:
         if self.stop_wanted and self.stop_at == float("inf"):
             self.worker.set_active(False)
             self.stop_at = now + DRAIN_S
-        if due or (idle and self.worked and now >= self.beat_at - BEAT_S + IDLE_BEAT_S):
+        if due or (idle and self.worked and now >= self.said_at + IDLE_BEAT_S):
             self._beat(now)
 
     def _obey(self, message: object, now: float) -> None:
@@ -232,6 +235,7 @@ class WorkerProcess:
         logger.warning("stood still for %.0f s; asking whether to go on", now - self.passed_at)
         if not self._still_wanted():
             self.stop_wanted = True
+        self.line.renew()
         self.line.greet()
         until = now + ANSWER_S
         while not self.stop_wanted and self.clock.now() < until:
@@ -257,7 +261,9 @@ class WorkerProcess:
     # Reports
 
     def _beat(self, now: float) -> None:
-        self.beat_at = now + BEAT_S
+        self.said_at = now
+        self.followed = 0 if self.worked else self.followed + 1
+        self.beat_at = now + (IDLE_BEAT_S if self.followed < FOLLOWING_BEATS else BEAT_S)
         self.worked = False
         beat = self.worker.beat(now)
         for error in beat.errors:
@@ -285,6 +291,26 @@ class WorkerProcess:
             if self.line.send(Beat(beat)):
                 return
             self.network.wait(0.02)
+
+
+class Positions:
+    """Positions that a disk may refuse: then more is replayed after a death, and the topology runs on."""
+
+    def __init__(self, store: PositionStore) -> None:
+        self._store = store
+        self._failing = False
+
+    def get(self, component: str, task_index: int) -> bytes | None:
+        return self._store.get(component, task_index)
+
+    def put_many(self, positions: dict[tuple[str, int], bytes]) -> None:
+        try:
+            self._store.put_many(positions)
+            self._failing = False
+        except StoreError as error:
+            if not self._failing:
+                logger.warning("positions of spouts are not stored: %s", error)
+            self._failing = True
 
 
 def stacks() -> str:

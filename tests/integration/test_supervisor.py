@@ -14,9 +14,18 @@ import psutil
 import pytest
 
 from rainband.clock import SystemClock
+from rainband.config import Config
+from rainband.errors import ClusterUnavailable
+from rainband.messaging import frames
+from rainband.messaging.keys import Keys
+from rainband.messaging.network import ZmqNetwork
 from rainband.nimbus.client import Client
 from rainband.nimbus.running import Running
+from rainband.records import Assignment, Executor, Placement, Slot, Status
 from rainband.supervisor import ports, processes
+from rainband.supervisor.daemon import Supervisor
+from rainband.supervisor.disk import Disk
+from rainband.topology.home import wire_id
 
 PROJECT = '''
 import os, time
@@ -57,6 +66,10 @@ class Double(Bolt):
     def execute(self, tup):
         while (self.directory / "spin").exists():
             pass
+        if (self.directory / "crash").exists():
+            code = (self.directory / "crash").read_text()
+            (self.directory / "crash").unlink()
+            exec(code)
         self.emit([tup["n"] * 2])
 
 
@@ -107,13 +120,14 @@ class Cluster:
         return self.directory / "supervisor"
 
     def start(self, name: str, *flags: str) -> processes.Process:
+        """`nimbus`, `supervisor`, or `supervisor-other` with a slot count among its flags."""
         settings = {"state.dir": str(self.directory / name), **self.settings}
         if name == "nimbus":
             settings |= {"nimbus.port": self.port}
         else:
             settings |= {"nimbus.seeds": [self.address], "supervisor.slots.ports": self.slots}
         given = [part for key, value in settings.items() for part in ("-c", f"{key}={as_text(value)}")]
-        argv = processes.python_command("rainband", name, *flags, *given)
+        argv = processes.python_command("rainband", name.partition("-")[0], *flags, *given)
         log = self.directory / f"{name}.log"
         self.children[name] = processes.start(argv, cwd=self.directory, log=log, env=processes.environment())
         return self.children[name]
@@ -135,12 +149,16 @@ class Cluster:
             sys.path.remove(str(self.project))
             sys.modules.pop("numbers_topology", None)
 
-    def has_slots(self) -> bool:
-        return any(supervisor.alive for supervisor in self.client.cluster().supervisors)
+    def has_supervisors(self, count: int = 1) -> bool:
+        try:
+            return sum(supervisor.alive for supervisor in self.client.cluster().supervisors) == count
+        except ClusterUnavailable:
+            return False
 
-    def workers(self) -> dict[int, int]:
+    def workers(self, name: str = "supervisor") -> dict[int, int]:
         """pid by port."""
-        return {found.port: found.identity.pid for found in processes.found_workers(self.state / "topologies")}
+        topologies = self.directory / name / "topologies"
+        return {found.port: found.identity.pid for found in processes.found_workers(topologies)}
 
     def wait(self, condition: Callable[[], object], timeout_s: float = 20.0) -> float:
         """Seconds until `condition` held."""
@@ -162,11 +180,12 @@ class Cluster:
             child.kill()
             child.reap()
             child.close()
-        for found in processes.found_workers(self.state / "topologies"):
-            worker = processes.adopt(found.identity)
-            if worker is not None:
-                worker.kill()
-                worker.close()
+        for state in self.directory.glob("supervisor*"):
+            for found in processes.found_workers(state / "topologies"):
+                worker = processes.adopt(found.identity)
+                if worker is not None:
+                    worker.kill()
+                    worker.close()
 
 
 @pytest.fixture
@@ -181,7 +200,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def start(cluster: Cluster, count: int, pause_s: float = 0.0, *flags: str) -> Running:
     cluster.start("nimbus")
     cluster.start("supervisor", *flags)
-    cluster.wait(cluster.has_slots)
+    cluster.wait(cluster.has_supervisors)
     running = cluster.submit(count, pause_s)
     running.wait_running(20)
     return running
@@ -264,7 +283,7 @@ def test_raise_in_prepare_backs_off_and_is_reported(cluster: Cluster) -> None:
     (cluster.output / "break").write_text("")
     cluster.start("nimbus")
     cluster.start("supervisor")
-    cluster.wait(cluster.has_slots)
+    cluster.wait(cluster.has_supervisors)
     running = cluster.submit(100)
     cluster.wait(lambda: "again in 1 s" in cluster.log())
     errors = running.errors("double")
@@ -353,3 +372,80 @@ def test_second_supervisor_on_the_same_state_is_refused(cluster: Cluster) -> Non
     first.kill()
     first.reap()
     first.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "last_words"),
+    [
+        ("os._exit(7)", "exit code 7", ""),
+        ("import ctypes; ctypes.string_at(0)", "signal 11 (SIGSEGV)", "Segmentation fault"),
+    ],
+)
+def test_worker_that_ends_without_a_word(cluster: Cluster, code: str, cause: str, last_words: str) -> None:
+    running = start(cluster, 1000, 0.001)
+    (cluster.output / "crash").write_text(code)
+    running.wait_until(lambda s: s.restarts == 1, 20)
+    running.wait_drained(30)
+    assert cluster.sunk() == {2 * n for n in range(1000)}
+    error = next(error for error in running.errors() if cause in error.error)
+    assert last_words in error.traceback
+
+
+def test_supervisor_that_stood_still_has_lost_its_work(cluster: Cluster) -> None:
+    cluster.settings = {"nimbus.supervisor.timeout.secs": 2.0}
+    cluster.start("nimbus")
+    cluster.start("supervisor")
+    cluster.wait(cluster.has_supervisors)
+    running = cluster.submit(4000, 0.001)
+    running.wait_running(20)
+    cluster.start("supervisor-other", "--slots", "2")
+    cluster.wait(lambda: cluster.has_supervisors(2))
+    stopped = cluster.children["supervisor"]
+    stopped.send_signal(signal.SIGSTOP)
+    cluster.wait(lambda: len(cluster.workers("supervisor-other")) == 2)
+    stopped.send_signal(signal.SIGCONT)
+    cluster.wait(lambda: not cluster.workers())
+    running.wait_drained(60)
+    assert cluster.sunk() == {2 * n for n in range(4000)}
+
+
+def test_peers_on_other_hosts_are_told_of_a_death(tmp_path: Path) -> None:
+    """By a frame to their data port, as soon as they can be reached."""
+    (own,) = ports.choose(1, "127.0.0.1")
+    supervisor = Supervisor(Config.layer({"nimbus.seeds": ["127.0.0.1:1"]}), Disk(tmp_path, "one"), [own])
+    peer = ZmqNetwork("127.0.0.1", 0)
+    try:
+        hosts = {"one": "127.0.0.1", "two": "127.0.0.1"}
+        placements = (
+            Placement(Executor("a", 1, 1), Slot("one", own), 1),
+            Placement(Executor("a", 2, 2), Slot("two", peer.port), 1),
+        )
+        supervisor.disk.memory.assignments["t-1"] = Assignment("t-1", 1, Status.ACTIVE, placements, hosts)
+        supervisor.announce_gone(own, "t-1", 4711)
+        clock = SystemClock()
+        until = clock.now() + 10.0
+        received: list[bytes] = []
+        while not received and clock.now() < until:
+            supervisor._send_obituaries(clock.now())
+            peer.wait(0.05)
+            received = peer.receive()
+        (frame,) = received
+        header = frames.parse(frame)
+        assert (header.kind, header.topology) == (frames.GONE, wire_id("t-1"))
+        assert frames.read_gone(frame) == (f"127.0.0.1:{own}", 4711)
+        assert supervisor.obituaries == []
+    finally:
+        peer.close()
+        supervisor._close()
+
+
+def test_keys_guard_every_socket(cluster: Cluster, tmp_path: Path) -> None:
+    keys = Keys.generate()
+    keys.save(tmp_path / "cluster.key")
+    cluster.settings = {"keys.dir": str(tmp_path)}
+    cluster.client.close()
+    cluster.client = Client(cluster.address, keys=keys)
+    running = start(cluster, 1000)
+    assert running.wait_drained(30).acked == 1000
+    with Client(cluster.address, timeout_s=0.5) as stranger, pytest.raises(ClusterUnavailable):
+        stranger.cluster()
