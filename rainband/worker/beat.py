@@ -15,6 +15,7 @@ PAGE_BYTES = 4096
 
 
 def make_beat(worker: Worker, now: float) -> WorkerBeat:
+    """The heartbeat of `worker`. Errors in it are handed over once."""
     tasks = tuple(task_count(worker, made) for _, made in sorted(worker.wiring.tasks.items()))
     in_flight = sum(task.queued for task in tasks) + worker.sides.in_flight
     links_idle = all(link.idle for link in worker.links.links()) and not worker.agenda.outboxes
@@ -43,7 +44,7 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
         pending=worker.books.pending,
         in_flight=in_flight,
         drained=drained,
-        paused=not worker.spouts_active,
+        paused=not worker.life.active,
         tasks=tasks,
         streams=stream_counts(worker),
         edges=edge_counts(worker, now),
@@ -53,6 +54,7 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
 
 
 def task_count(worker: Worker, made: LocalTask) -> TaskCount:
+    """Exact counters of one task since its worker started."""
     errors = worker.errors.total.get(made.task, 0)
     if made.spout is not None:
         spout = made.spout

@@ -51,6 +51,7 @@ SERVE_S = 0.01
 DRAIN_S = 1.0
 LEASE_S = 30.0
 ANSWER_S = 2.0
+SYSTEM = "__system"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -85,7 +86,7 @@ class WorkerProcess:
         self.log = log
         self.clock = SystemClock()
         self.incarnation = _random_id()
-        self.loading = ""
+        self.loading = SYSTEM
         self.stop_wanted = False
         self.stop_at = float("inf")
         self.passed_at = self.clock.now()
@@ -111,6 +112,7 @@ class WorkerProcess:
             self.progress = Progress(self.home, self.port, write=True)
             self._enter_code()
             self.worker = self._make_worker(plan, assignment)
+            self.loading = SYSTEM
             self._beat(self.clock.now())
             return self._loop()
         except BaseException as error:
@@ -196,7 +198,7 @@ class WorkerProcess:
             if not self._still_wanted():
                 self.stop_wanted = True
         if self.stop_wanted and self.stop_at == float("inf"):
-            self.worker.set_active(False)
+            self.worker.life.set_active(False)
             self.stop_at = now + DRAIN_S
         if due or (idle and self.worked and now >= self.said_at + IDLE_BEAT_S):
             self._beat(now)

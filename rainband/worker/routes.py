@@ -177,7 +177,7 @@ class Target:
             if outbox is not None:
                 outbox.add(row, source, self.task, anchor, False)
                 return
-        elif outbox is not None and self.sent < self.granted and not self.overflow:
+        elif outbox is not None and self.sent < self.granted and not self.overflow and not outbox.choked:
             self.sent += 1
             outbox.add(row, source, self.task, anchor, True)
             if self.sent >= self.granted:
@@ -199,7 +199,9 @@ class Target:
         """Move the overflow on as far as credit goes, then tell the edges whether there is room."""
         runner = self.runner
         outbox = self.outbox
-        while self.overflow and (runner is not None or (outbox is not None and self.sent < self.granted)):
+        while self.overflow and (
+            runner is not None or (outbox is not None and self.sent < self.granted and not outbox.choked)
+        ):
             source, row, anchor = self.overflow.popleft()
             if runner is not None:
                 runner.inbox.append(Tuple(row, source, anchor))
@@ -248,7 +250,10 @@ class Run:
 
 
 class Outbox:
-    """What is ready to leave for one worker (address `host:port`): runs by stream, reports for its ackers, grants."""
+    """What is ready to leave for one worker (address `host:port`): runs by stream, reports for its ackers, grants.
+
+    `choked` while its link has as many bytes under way as it may: tuples wait in the overflow of their targets.
+    """
 
     def __init__(self, address: str, agenda: Agenda) -> None:
         self.address = address
@@ -256,6 +261,7 @@ class Outbox:
         self.runs: dict[int, Run] = {}
         self.touched: list[Run] = []
         self.dirty = False
+        self.choked = False
         self.reports: list[int] = []
         self.fails: list[int] = []
         self.inits: list[int] = []

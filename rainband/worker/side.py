@@ -7,26 +7,23 @@ the order in which calls complete; books, credit and counters are touched there 
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Tree
-from rainband.clock import Clock
 from rainband.errors import EmitRefused, FailTuple
-from rainband.topology.components import Bolt, ReliableSpout, Spout
+from rainband.topology.components import Bolt, Spout
 from rainband.topology.tuples import Tuple
-from rainband.worker.bind import Instruments, Reliable, bind_methods, instrumented, told
+from rainband.worker.bind import Instruments, Reliable, bind_methods, instrumented
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, Output, SpoutEmitter
-from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
+from rainband.worker.lanes import CURRENT, Call, Lane
 from rainband.worker.routes import Agenda, Target
 from rainband.worker.tasks import BoltTask, SpoutTask
 
 if TYPE_CHECKING:
-    from rainband.worker.wiring import LocalTask
+    pass
 
 CALLBACKS = (
     "open",
@@ -53,6 +50,13 @@ def is_async(instance: object) -> bool:
 def is_side(instance: Spout | Bolt) -> bool:
     """Whether the callbacks of this component run on a lane."""
     return instance.blocking or is_async(instance)
+
+
+class UnderWay:
+    """How many calls of one worker are on its lanes."""
+
+    def __init__(self) -> None:
+        self.calls = 0
 
 
 class Emitted:
@@ -137,14 +141,14 @@ class SideBoltTask(BoltTask):
         clock: Callable[[], float],
         emitter: Emitter,
         lane: Lane,
-        sides: Sides,
+        under_way: UnderWay,
         execute: Callable[[Any], Any],
         ahead: int,
         batch_size: int,
     ) -> None:
         BoltTask.__init__(self, level, limit, agenda, clock, emitter)
         self.lane = lane
-        self.sides = sides
+        self.under_way = under_way
         self.execute = execute
         self.ahead = ahead
         self.batch_size = batch_size
@@ -171,7 +175,7 @@ class SideBoltTask(BoltTask):
 
     def begin(self, tups: list[Tuple], argument: Any) -> None:
         self.in_flight += 1
-        self.sides.in_flight += 1
+        self.under_way.calls += 1
         execute = self.execute
         self.lane.submit(Call(self, lambda: execute(argument), tups))
 
@@ -180,7 +184,7 @@ class SideBoltTask(BoltTask):
         tups: list[Tuple] = call.subject or []
         if tups:
             self.in_flight -= 1
-            self.sides.in_flight -= 1
+            self.under_way.calls -= 1
         emitter = self.emitter
         if isinstance(emitter, ManualEmitter):
             self.back_manual(call, emitter, tups)
@@ -245,7 +249,7 @@ class SideSpoutTask(SpoutTask):
         emitter: SpoutEmitter,
         instance: Spout,
         lane: Lane,
-        sides: Sides,
+        under_way: UnderWay,
         wait_s: float,
         ack: Callable[[Any], Any],
         fail: Callable[[Any], Any],
@@ -257,7 +261,7 @@ class SideSpoutTask(SpoutTask):
         self.user_ack = ack
         self.user_fail = fail
         self.lane = lane
-        self.sides = sides
+        self.under_way = under_way
         self.pumping = False
         self.emits = True
         self.reliable: Reliable | None = None
@@ -276,7 +280,7 @@ class SideSpoutTask(SpoutTask):
             self.tell(self.user_fail, message_id)
 
     def tell(self, callback: Callable[[Any], Any], message_id: object) -> None:
-        self.sides.in_flight += 1
+        self.under_way.calls += 1
         self.lane.submit(Call(self, lambda: callback(message_id), "tell"))
 
     def run(self, budget: i64, now: float) -> bool:
@@ -298,7 +302,7 @@ class SideSpoutTask(SpoutTask):
             self.limited = room <= 0
             return False
         self.pumping = True
-        self.sides.in_flight += 1
+        self.under_way.calls += 1
         call = Call(self, self.pump, "next")
         call.subject = "next"
         self.room = min(int(room), PUMP)
@@ -319,7 +323,7 @@ class SideSpoutTask(SpoutTask):
         call = CURRENT.get()
         assert call is not None
         if self.asynchronous:
-            return self.sides.pump_async(self, call)
+            return self.pump_async(call)
         for _ in range(self.room):
             before = len(call.ops)
             self.mark_position(call)
@@ -328,12 +332,22 @@ class SideSpoutTask(SpoutTask):
                 break
         return None
 
+    async def pump_async(self, call: Call) -> None:
+        for _ in range(self.room):
+            before = len(call.ops)
+            self.mark_position(call)
+            result: Any = self.user_next()
+            if inspect.isawaitable(result):
+                await result
+            if len(call.ops) <= before + 1 or self.finished:
+                break
+
     def mark_position(self, call: Call) -> None:
         position = self.reliable.position if self.reliable is not None else None
         call.ops.append(("position", position() if position is not None else None))
 
     def back(self, call: Call) -> None:
-        self.sides.in_flight -= 1
+        self.under_way.calls -= 1
         reliable = self.reliable
         book = reliable.book if reliable is not None and reliable.position is not None else None
         emitted = 0
@@ -372,174 +386,3 @@ class SideSpoutTask(SpoutTask):
         emitter.hand_over(op.out, op.row, op.picked, tree)
         if tree is not None:
             emitter.agenda.release(tree)
-
-
-class Waited:
-    """Owner of a call somebody waits for: open, prepare, close, activate."""
-
-    emits = False
-
-
-class Sides:
-    """The lanes of one worker. `in_flight` counts calls under way."""
-
-    def __init__(self, agenda: Agenda, wake: Callable[[], None], virtual: bool, clock: Clock) -> None:
-        self.agenda = agenda
-        self.virtual = virtual
-        self.clock = clock
-        self.results = Results(wake)
-        self.lanes: dict[str, Lane] = {}
-        self.lane_of: dict[int, Lane] = {}
-        self.in_flight = 0
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.lanes)
-
-    def lane(self, instance: object, executor: int) -> Lane:
-        if self.virtual:
-            return self.lane_named("virtual", lambda: VirtualLane(self.results, self.clock))
-        if getattr(instance, "blocking", False):
-            name = f"executor-{executor}"
-            return self.lane_named(name, lambda: ThreadLane(self.results, name))
-        return self.lane_named("async", lambda: AsyncLane(self.results))
-
-    def lane_named(self, name: str, make: Callable[[], Lane]) -> Lane:
-        lane = self.lanes.get(name)
-        if lane is None:
-            lane = make()
-            self.lanes[name] = lane
-        return lane
-
-    def bolt(
-        self,
-        instance: Bolt,
-        emitter: Emitter,
-        level: int,
-        limit: int,
-        clock: Callable[[], float],
-        instruments: Instruments | None,
-        executor: int,
-        batch_size: int,
-    ) -> SideBoltTask:
-        lane = self.lane(instance, executor)
-        manual = isinstance(emitter, ManualEmitter)
-        SideEmits(emitter, "anchors" if manual else "").bind(instance, instruments)
-        if manual:
-            bind_methods(instance, {name: manual_op(name) for name in ("ack", "fail", "reset_timeout")})
-        batch = getattr(instance, "execute_batch", None)
-        execute: Callable[[Any], Any] = batch if batch is not None else instance.execute
-        if instruments is not None:
-            execute = instruments.wrap_execute(emitter.component, emitter.task, execute)
-        ahead = BLOCKING_AHEAD if instance.blocking else instance.max_in_flight
-        task = SideBoltTask(
-            level,
-            limit,
-            self.agenda,
-            clock,
-            emitter,
-            lane,
-            self,
-            execute,
-            ahead,
-            batch_size if batch is not None else 0,
-        )
-        self.lane_of[emitter.task] = lane
-        return task
-
-    def spout(
-        self,
-        instance: Spout,
-        emitter: SpoutEmitter,
-        clock: Callable[[], float],
-        wait_s: float,
-        instruments: Instruments | None,
-        executor: int,
-        random: Random,
-    ) -> tuple[SideSpoutTask, Reliable | None]:
-        lane = self.lane(instance, executor)
-        ack: Callable[[Any], Any] = instance.ack
-        fail: Callable[[Any], Any] = instance.fail
-        if instruments is not None and not isinstance(instance, ReliableSpout):
-            ack = told(instruments, emitter.component, emitter.task, ack, True)
-            fail = told(instruments, emitter.component, emitter.task, fail, False)
-        task = SideSpoutTask(clock, emitter, instance, lane, self, wait_s, ack, fail)
-        if isinstance(instance, ReliableSpout):
-            task.reliable = Reliable(instance, emitter, random, instruments)
-            task.reliable.task = task
-            task.reliable.user_ack = lambda message_id: task.tell(ack, message_id)
-            task.reliable.user_fail = lambda message_id: task.tell(fail, message_id)
-        SideEmits(emitter, "message_id").bind(instance, instruments)
-        bind_methods(instance, {"finish": task.reliable.finish if task.reliable is not None else task.finish})
-        self.lane_of[emitter.task] = lane
-        return task, task.reliable
-
-    async def pump_async(self, task: SideSpoutTask, call: Call) -> None:
-        for _ in range(task.room):
-            before = len(call.ops)
-            task.mark_position(call)
-            result: Any = task.user_next()
-            if inspect.isawaitable(result):
-                await result
-            if len(call.ops) <= before + 1 or task.finished:
-                break
-
-    def call(self, made: LocalTask, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call a callback of `made` where its callbacks run, and wait for it. Raises what it raises."""
-        lane = self.lane_of.get(made.task)
-        if lane is None:
-            result = function(*arguments)
-            if inspect.isawaitable(result):
-                raise EmitRefused(f"'{made.component}' returned a coroutine from a plain callback")
-            return
-        call = Call(Waited(), lambda: function(*arguments))
-        call.done = threading.Event()
-        lane.submit(call)
-        if self.virtual:
-            if not call.done.is_set():
-                raise RuntimeError(f"'{made.component}' waits in {function.__name__}, where virtual time does not pass")
-        else:
-            call.done.wait()
-        if call.error is not None:
-            raise call.error
-
-    def tick(self, made: LocalTask) -> None:
-        """Call `tick` of a bolt task; what it emits is unanchored."""
-        bolt = made.bolt
-        assert bolt is not None
-        lane = self.lane_of.get(made.task)
-        if lane is not None:
-            lane.submit(Call(bolt, made.instance.tick, []))
-            return
-        bolt.emitter.active = True
-        try:
-            made.instance.tick()
-        except BaseException as error:
-            bolt.error(error, None)
-        bolt.emitter.active = False
-
-    def collect(self) -> None:
-        """Apply every call that is back."""
-        for lane in self.lanes.values():
-            lane.advance()
-        calls = self.results.calls
-        while calls:
-            call = calls.popleft()
-            call.owner.back(call)
-
-    def deadline(self) -> float:
-        return min((lane.deadline() for lane in self.lanes.values()), default=float("inf"))
-
-    def close(self) -> None:
-        for lane in self.lanes.values():
-            lane.close()
-
-
-def manual_op(name: str) -> Callable[[Tuple], None]:
-    def op(tup: Tuple) -> None:
-        call = CURRENT.get()
-        if call is None or call.closed:
-            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
-        call.ops.append((name, tup))
-
-    return op

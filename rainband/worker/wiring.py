@@ -22,7 +22,8 @@ from rainband.worker.bind import Instruments, Reliable, bolt_task, spout_task
 from rainband.worker.books import Books
 from rainband.worker.emit import BoltEmitter, ManualEmitter, Output, Route, SpoutEmitter
 from rainband.worker.routes import Agenda, Edge, Gate, Outbox, Runner, Target
-from rainband.worker.side import Sides, is_side
+from rainband.worker.side import is_side
+from rainband.worker.sides import Sides
 from rainband.worker.tasks import BoltTask, OnError, SpoutTask
 from rainband.worker.window import Window
 

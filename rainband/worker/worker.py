@@ -10,7 +10,7 @@ import gc
 import hashlib
 from collections.abc import Callable
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from rainband.acker.ledger import Ledger, Tree
 from rainband.clock import Clock
@@ -20,16 +20,16 @@ from rainband.groupings.specs import CustomGrouping
 from rainband.messaging.frames import ACKS, CREDIT, DATA
 from rainband.messaging.links import Gone, Links, PeerReplaced
 from rainband.messaging.network import Network
-from rainband.messaging.values import decode_rows, encode_rows
 from rainband.records import Assignment, Slot, Status, WorkerBeat, WorkerState
 from rainband.topology.plan import ACKER, Plan
 from rainband.topology.tuples import Tuple
 from rainband.worker.beat import make_beat
 from rainband.worker.bind import Instruments, shown
 from rainband.worker.books import Books
+from rainband.worker.life import Life, Positions
 from rainband.worker.reports import ErrorReports
 from rainband.worker.routes import Agenda, Outbox, Run
-from rainband.worker.side import Sides
+from rainband.worker.sides import Sides
 from rainband.worker.stalls import Stalls
 from rainband.worker.tasks import LOST, BoltTask
 from rainband.worker.transfer import Inbound, Outbound, roots_of
@@ -41,14 +41,6 @@ NEVER = float("inf")
 TIMER_S = 0.05
 POSITIONS_S = 0.5
 GC_THRESHOLDS = (50_000, 20, 100)  # tuples in flight come and go in thousands: no reason to search them for cycles
-
-
-class Positions(Protocol):
-    """Where ReliableSpouts' positions are kept: see rainband.cluster.positions."""
-
-    def get(self, component: str, task_index: int) -> bytes | None: ...
-
-    def put_many(self, positions: dict[tuple[str, int], bytes]) -> None: ...
 
 
 class Worker:
@@ -109,6 +101,7 @@ class Worker:
             self.config["topology.error.throttle.interval.secs"],
             self.config["topology.max.error.report.per.interval"],
         )
+        self.life = Life(self.sides, positions, frozenset(self.config["topology.pickle.types"]), self.report)
         self.wiring = Wiring(
             plan,
             self.config,
@@ -146,12 +139,10 @@ class Worker:
         self.timer_at = self.started
         self.positions_at = self.started
         self.rotate_at = self.started + self.timeout_s
-        self.saved: dict[tuple[str, int], bytes] = {}
         self.wake_at = self.started
         self.counters: dict[str, int] = {}
         self.passes = 0
         self.ticks: list[LocalTask] = []
-        self.spouts_active = False
         self.install(assignment)
 
     # Assignment
@@ -190,8 +181,8 @@ class Worker:
         if self.state is WorkerState.RUNNING:
             for made in added:
                 if made is not None:
-                    self.open(made)
-            self.set_active(assignment.status is Status.ACTIVE)
+                    self.bring_up(made)
+            self.life.set_active(assignment.status is Status.ACTIVE)
         self.ticks = [made for made in self.wiring.tasks.values() if made.tick_s is not None]
         self.wake_at = 0.0
 
@@ -209,8 +200,8 @@ class Worker:
         if made is None:
             return task, []
         rest = made.bolt.leftover() if made.bolt is not None else []
-        self.save_positions([made])
-        self.close(made)
+        self.life.save_positions([made])
+        self.life.close(made)
         return task, rest
 
     def outbox_of(self, task: int) -> Outbox | None:
@@ -270,7 +261,9 @@ class Worker:
         self.agenda.now = now
         self.books.clock_now = now
         address = self.assignment.address(slot)
-        if address in self.outboxes and self.links.link(address).peer in (incarnation, 0):
+        if address not in self.outboxes or incarnation in self.links.fenced:
+            return
+        if self.links.link(address).peer in (incarnation, 0):
             self.peer_lost(address, self.links.gone(address, incarnation))
 
     def count(self, name: str, by: int) -> None:
@@ -300,95 +293,32 @@ class Worker:
 
     # Life of the components
 
+    def bring_up(self, made: LocalTask) -> None:
+        """A task that came to a running worker."""
+        if not self.life.open(made):
+            self.state = WorkerState.CRASHED
+
     def start(self) -> None:
-        """Prepare bolts, then open spouts. A raise is recorded and the worker is CRASHED."""
-        for made in sorted(self.wiring.tasks.values(), key=lambda made: (made.spout is not None, made.task)):
-            if not self.open(made):
-                return
+        """Prepare and open everything. A raise is recorded and the worker is CRASHED."""
+        if not self.life.start(list(self.wiring.tasks.values())):
+            self.state = WorkerState.CRASHED
+            return
         self.state = WorkerState.RUNNING
-        self.set_active(self.assignment.status is Status.ACTIVE)
+        self.life.set_active(self.assignment.status is Status.ACTIVE)
         if self.alone:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
 
-    def open(self, made: LocalTask) -> bool:
-        try:
-            if made.spout is not None:
-                self.sides.call(made, made.instance.open, made.context)
-                self.seek(made)
-            else:
-                self.sides.call(made, made.instance.prepare, made.context)
-        except BaseException as error:
-            self.report(made.task, error, None)
-            self.state = WorkerState.CRASHED
-            return False
-        made.opened = True
-        if made.tick_s is not None:
-            made.tick_due = self.agenda.now + made.tick_s
-        if made.spout is not None and self.spouts_active:
-            made.spout.active = True
-        return True
-
-    def seek(self, made: LocalTask) -> None:
-        seek = getattr(made.instance, "seek", None)
-        if seek is None or made.reliable is None or self.positions is None:
-            return
-        stored = self.positions.get(made.component, made.context.task_index)
-        if stored is not None:
-            self.sides.call(made, seek, decode_rows(stored, self.wiring.pickle_types)[0][0])
-
-    def set_active(self, active: bool) -> None:
-        """Let the spouts run or pause them; their callbacks are told of the change."""
-        for made in self.wiring.tasks.values():
-            if made.spout is not None and made.opened and made.spout.active is not active:
-                made.spout.active = active
-                made.spout.idle_until = 0.0
-                if active is not self.spouts_active:
-                    self.user_call(made, "activate" if active else "deactivate")
-        self.spouts_active = active
-
-    def user_call(self, made: LocalTask, name: str) -> None:
-        try:
-            self.sides.call(made, getattr(made.instance, name))
-        except BaseException as error:
-            self.report(made.task, error, None)
-
-    def close(self, made: LocalTask) -> None:
-        if made.opened:
-            made.opened = False
-            self.user_call(made, "close" if made.spout is not None else "cleanup")
-
     def stop(self, now: float) -> None:
         """Close everything in an orderly way; positions are saved."""
         self.agenda.now = now
         self.state = WorkerState.DRAINING
-        self.save_positions(list(self.wiring.tasks.values()))
-        for made in list(self.wiring.tasks.values()):
-            self.close(made)
-        self.sides.close()
-
-    def save_positions(self, tasks: list[LocalTask]) -> None:
-        """Store the lowest unfinished position of each ReliableSpout that has one, if it changed."""
-        if self.positions is None:
-            return
-        changed: dict[tuple[str, int], bytes] = {}
+        tasks = list(self.wiring.tasks.values())
+        self.life.save_positions(tasks)
         for made in tasks:
-            reliable = made.reliable
-            if reliable is None or reliable.position is None or not made.opened:
-                continue
-            try:
-                unfinished, position = reliable.book.lowest()
-                data = encode_rows([(position if unfinished else reliable.position(),)], self.wiring.pickle_types)
-            except BaseException as error:
-                self.report(made.task, error, None)
-                continue
-            key = (made.component, made.context.task_index)
-            if self.saved.get(key) != data:
-                changed[key] = data
-        if changed:
-            self.positions.put_many(changed)
-            self.saved.update(changed)
+            self.life.close(made)
+        self.sides.close()
 
     # The pass
 
@@ -412,12 +342,12 @@ class Worker:
         more = self.run_spouts(now)
         self.books.settle()
         self.flush(now)
-        if now >= self.timer_at:
+        if now >= self.timer_at or now >= self.links.next_at:
             self.timers(now)
         if received or more or agenda.ready_count > 0 or agenda.outboxes:
             deadline = now
         else:
-            deadline = min(self.timer_at, self.wake_at, self.sides.deadline())
+            deadline = min(self.timer_at, self.wake_at, self.links.next_at, self.sides.deadline())
         self.stalls.paused(self.clock.now(), deadline)
         return deadline
 
@@ -505,8 +435,18 @@ class Worker:
             agenda.outboxes = []
             for outbox in outboxes:
                 if outbox.address in self.outboxes:
-                    self.outbound.flush(outbox, self.links.link(outbox.address))
+                    link = self.links.link(outbox.address)
+                    self.outbound.flush(outbox, link)
+                    outbox.choked = link.full
         self.links.flush(now, self.network)
+
+    def unchoke(self, outbox: Outbox) -> None:
+        """Let tuples on to a worker whose link had more bytes under way than it may, once it has room again."""
+        outbox.choked = self.links.link(outbox.address).full
+        if not outbox.choked:
+            for target in list(self.agenda.overflowing.values()):
+                if target.outbox is outbox:
+                    target.drain()
 
     def timers(self, now: float) -> None:
         """What is due by time: windows, timeouts, ticks, positions, links."""
@@ -523,12 +463,15 @@ class Worker:
                 self.tick(made)
         if now >= self.positions_at:
             self.positions_at = now + POSITIONS_S
-            self.save_positions(list(self.wiring.tasks.values()))
+            self.life.save_positions(list(self.wiring.tasks.values()))
         if now >= self.rotate_at:
             self.rotate_at = now + self.timeout_s
             for ledger in self.books.ledgers.values():
                 assert isinstance(ledger, Ledger)
                 self.count("trees_forgotten", ledger.rotate())
+        for outbox in self.outboxes.values():
+            if outbox.choked:
+                self.unchoke(outbox)
         deadline = self.links.tick(now)
         self.links.flush(now, self.network)
         self.timer_at = min(now + TIMER_S, deadline)

@@ -1,0 +1,112 @@
+"""Calls the callbacks that frame a task's life: open, seek, prepare, activate, deactivate, close, cleanup.
+
+A raise in `open` or `prepare` ends the worker; in all others it is recorded and life goes on. Positions of
+ReliableSpouts are read from and written to the store from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from rainband.messaging.values import decode_rows, encode_rows
+from rainband.worker.sides import Sides
+from rainband.worker.tasks import OnError
+from rainband.worker.wiring import LocalTask
+
+
+class Positions(Protocol):
+    """Where ReliableSpouts' positions are kept: see rainband.cluster.positions."""
+
+    def get(self, component: str, task_index: int) -> bytes | None: ...
+
+    def put_many(self, positions: dict[tuple[str, int], bytes]) -> None: ...
+
+
+class Life:
+    """`active` says whether the spouts run; `report` records what user code raises."""
+
+    def __init__(
+        self, sides: Sides, positions: Positions | None, pickle_types: frozenset[str], report: OnError
+    ) -> None:
+        self.sides = sides
+        self.positions = positions
+        self.pickle_types = pickle_types
+        self.report = report
+        self.active = False
+        self.known: list[LocalTask] = []
+        self.saved: dict[tuple[str, int], bytes] = {}
+
+    def start(self, tasks: Iterable[LocalTask]) -> bool:
+        """Prepare the bolts, then open the spouts; false at the first raise."""
+        return all(self.open(made) for made in sorted(tasks, key=lambda made: (made.spout is not None, made.task)))
+
+    def open(self, made: LocalTask) -> bool:
+        try:
+            if made.spout is not None:
+                self.sides.call(made, made.instance.open, made.context)
+                self.seek(made)
+            else:
+                self.sides.call(made, made.instance.prepare, made.context)
+        except BaseException as error:
+            self.report(made.task, error, None)
+            return False
+        made.opened = True
+        self.known.append(made)
+        if made.tick_s is not None:
+            made.tick_due = self.sides.agenda.now + made.tick_s
+        if made.spout is not None and self.active:
+            made.spout.active = True
+        return True
+
+    def seek(self, made: LocalTask) -> None:
+        seek = getattr(made.instance, "seek", None)
+        if seek is None or made.reliable is None or self.positions is None:
+            return
+        stored = self.positions.get(made.component, made.context.task_index)
+        if stored is not None:
+            self.sides.call(made, seek, decode_rows(stored, self.pickle_types)[0][0])
+
+    def set_active(self, active: bool) -> None:
+        """Let the spouts run or pause them; their callbacks are told of the change."""
+        for made in self.known:
+            if made.spout is not None and made.opened and made.spout.active is not active:
+                made.spout.active = active
+                made.spout.idle_until = 0.0
+                if active is not self.active:
+                    self.user_call(made, "activate" if active else "deactivate")
+        self.active = active
+
+    def user_call(self, made: LocalTask, name: str) -> None:
+        try:
+            self.sides.call(made, getattr(made.instance, name))
+        except BaseException as error:
+            self.report(made.task, error, None)
+
+    def close(self, made: LocalTask) -> None:
+        if made.opened:
+            made.opened = False
+            self.known.remove(made)
+            self.user_call(made, "close" if made.spout is not None else "cleanup")
+
+    def save_positions(self, tasks: list[LocalTask]) -> None:
+        """Store the lowest unfinished position of each ReliableSpout that has one, if it changed."""
+        if self.positions is None:
+            return
+        changed: dict[tuple[str, int], bytes] = {}
+        for made in tasks:
+            reliable = made.reliable
+            if reliable is None or reliable.position is None or not made.opened:
+                continue
+            try:
+                unfinished, position = reliable.book.lowest()
+                data = encode_rows([(position if unfinished else reliable.position(),)], self.pickle_types)
+            except BaseException as error:
+                self.report(made.task, error, None)
+                continue
+            key = (made.component, made.context.task_index)
+            if self.saved.get(key) != data:
+                changed[key] = data
+        if changed:
+            self.positions.put_many(changed)
+            self.saved.update(changed)
