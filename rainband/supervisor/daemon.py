@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
+import math
 import os
 import platform
 import queue
@@ -70,6 +71,8 @@ class Supervisor:
             shutdown_s=float(config["supervisor.worker.shutdown.sleep.secs"]),
         )
         self.worker_timeout_s = float(config["supervisor.worker.timeout.secs"])
+        self.lease_s = float(config["nimbus.supervisor.timeout.secs"])
+        self.confirmed_at = -math.inf
         self.heartbeat_s = float(config["supervisor.heartbeat.frequency.secs"])
         self.environment = processes.environment()
         self.incarnation = random_id()
@@ -105,6 +108,9 @@ class Supervisor:
         current = self.stations[port].slot
         if current.topology is not None:
             self.stacks_wanted.setdefault(current.topology, {})[f"{self.host}:{port} pid {current.pid}"] = text
+
+    def leased(self) -> bool:
+        return self.clock.now() <= self.confirmed_at + self.lease_s
 
     def remember(self) -> None:
         """Write the memory down; a disk that does not take it costs a restart its memory, nothing now."""
@@ -309,6 +315,9 @@ class Supervisor:
             return
         for station in self.stations.values():
             station.told()
+        self.confirmed_at = now
+        with contextlib.suppress(OSError):
+            home.renew_lease(self.disk.topologies)
         before = (memory.cluster_id, memory.epoch)
         memory.cluster_id, memory.epoch = reply.cluster_id, reply.epoch
         if orders.newer or orders.dropped:

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from rainband.records import Slot
 from rainband.supervisor.pulse import Sample
 
 WORKER_MODULE = "rainband.worker"
@@ -223,9 +224,11 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def worker_command(home: Path, supervisor: str, port: int, log: Path, keys: Path | None = None) -> list[str]:
-    where = ["--home", str(home), "--supervisor", supervisor, "--port", str(port), "--log", str(log)]
-    return python_command(WORKER_MODULE, *where, *(["--keys", str(keys)] if keys is not None else []))
+def worker_command(home: Path, slot: Slot, log: Path, lease_s: float, keys: Path | None = None) -> list[str]:
+    """argv of the worker on `slot`; `lease_s` is how long Nimbus may be silent before the slot is somebody else's."""
+    where = ["--home", str(home), "--supervisor", slot.supervisor, "--port", str(slot.port), "--log", str(log)]
+    more = ["--lease", f"{lease_s:g}", *(["--keys", str(keys)] if keys is not None else [])]
+    return python_command(WORKER_MODULE, *where, *more)
 
 
 def environment(source: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -19,13 +19,14 @@ import msgspec
 from rainband.errors import Refused
 from rainband.messaging.control import AskStacks, Assign, Beat, FromWorker, Hello, StacksText, Stop, ToWorker
 from rainband.records import Assignment, ErrorRecord, WorkerBeat, WorkerState
+from rainband.records import Slot as SlotName
 from rainband.supervisor import ports, processes, slot
 from rainband.supervisor.disk import Disk, WorkerRecord
 from rainband.supervisor.localizer import localized
 from rainband.supervisor.processes import Process
 from rainband.supervisor.pulse import Pulse
 from rainband.supervisor.slot import Limits, Slot, State
-from rainband.topology.home import Progress, stacks_path
+from rainband.topology.home import Progress, read_plan, stacks_path
 
 logger = logging.getLogger("rainband.supervisor")
 
@@ -37,6 +38,7 @@ IDLE_BEATS_TOLD = 4  # in a row at once: Nimbus has to hear twice that all worke
 ORPHAN_LOOKS = 40
 ORPHAN_LOOK_S = 0.05
 SYSTEM = "__system"
+FIRST_PASS = 1
 
 
 class Shop(Protocol):
@@ -46,6 +48,7 @@ class Shop(Protocol):
     host: str
     limits: Limits
     worker_timeout_s: float
+    lease_s: float
     environment: dict[str, str]
     keys_file: Path | None
 
@@ -58,6 +61,9 @@ class Shop(Protocol):
     def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None: ...
 
     def collect_stacks(self, port: int, text: str) -> None: ...
+
+    def leased(self) -> bool:
+        """Whether Nimbus has confirmed what runs here within the last lease."""
 
     def remember(self) -> None: ...
 
@@ -126,8 +132,18 @@ class Station:
                 self.feed(self._check_port(), now)
             case slot.AnnounceGone(topology):
                 record = self.shop.disk.memory.workers.get(self.port)
-                if record is not None and record.incarnation:
+                if record is not None and record.incarnation and not self._never_took(record.incarnation):
                     self.shop.announce_gone(self.port, topology, record.incarnation)
+
+    def _never_took(self, incarnation: int) -> bool:
+        """The worker said itself that it ended in its first pass, before it took anything: nothing was lost with it.
+
+        What its peers have for this slot waits for its successor; a crash loop makes nobody replay.
+        """
+        beat = self.beat
+        if beat is None or beat.incarnation != incarnation or beat.state is not WorkerState.CRASHED:
+            return False
+        return beat.counters.get("passes", FIRST_PASS + 1) <= FIRST_PASS
 
     # The port
 
@@ -181,7 +197,10 @@ class Station:
             return slot.StartFailed(f"{home} is not complete")
         if not self._clear_port():
             return slot.PortTaken(ports.describe_holder(self.port))
-        command = processes.worker_command(home, disk.memory.supervisor, self.port, log, self.shop.keys_file)
+        if not self.shop.leased() and is_exclusive(home):
+            return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
+        name = SlotName(disk.memory.supervisor, self.port)
+        command = processes.worker_command(home, name, log, self.shop.lease_s, self.shop.keys_file)
         try:
             self.process = processes.start(command, cwd=home, log=log, env=self.shop.environment)
         except OSError as error:
@@ -343,6 +362,12 @@ class Station:
             self.process.close()
         if self.progress is not None:
             self.progress.close()
+
+
+def is_exclusive(home: Path) -> bool:
+    """Whether the topology may never run in two places at once."""
+    plan = read_plan(home)
+    return plan is not None and bool(plan.config.get("topology.exclusive", False))
 
 
 def news_in(beat: WorkerBeat) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """A topology's directory on one host: what lies where, and the counter by which a worker shows progress.
 
     <topologies>/control                  address and token of the supervisor's control channel, one per line
+    <topologies>/lease                    touched whenever Nimbus has confirmed what runs here
     <topologies>/<topology id>/           the home, 0700
         code/  components/                the opened bundle
         plan.msgpack                      written last: a home with a plan is complete
@@ -32,6 +33,7 @@ PLAN = "plan.msgpack"
 ASSIGNMENT = "assignment.msgpack"
 POSITIONS = "positions.sqlite"
 CONTROL = "control"
+LEASE = "lease"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _COUNTER = struct.Struct("<QQ")
@@ -90,6 +92,20 @@ def read_control(topologies: Path) -> tuple[str, str] | None:
     except (OSError, ValueError):
         return None
     return address, token
+
+
+def renew_lease(topologies: Path) -> None:
+    """Nimbus has just confirmed what runs here. Raises OSError."""
+    path = topologies / LEASE
+    path.touch(0o600)
+
+
+def lease_stamp(topologies: Path) -> int:
+    """Changes with every renewal; nanoseconds of wall time. 0 before the first one."""
+    try:
+        return (topologies / LEASE).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def stacks_path(home: Path, port: int) -> Path:

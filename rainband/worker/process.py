@@ -1,11 +1,12 @@
 """The process around a worker: its loop, its log, its line to the supervisor, its end.
 
-    python -m rainband.worker --home DIR --supervisor ID --port N --log FILE [--keys FILE]
+    python -m rainband.worker --home DIR --supervisor ID --port N --log FILE [--lease SECONDS] [--keys FILE]
 
 The loop steps the Worker, shows progress in shared memory, answers the supervisor and sleeps until something comes.
 A worker needs no supervisor to go on: when that is gone it keeps working and looks for a new one in the control file
 beside its home. It ends by itself when its home or its place in the assignment is gone, when told to (SIGTERM means the
-same as Stop: finish what is here, then close), and with exit code 1 after a raise in open or prepare.
+same as Stop: finish what is here, then close), and with exit code 1 after a raise in open or prepare. A worker of a
+topology that is `topology.exclusive` also ends when Nimbus has not confirmed it for a whole lease.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
 from rainband.topology.bundle import check_component, load_component
-from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_plan, stacks_path
+from rainband.topology.home import CODE, POSITIONS, Progress, lease_stamp, read_assignment, read_plan, stacks_path
 from rainband.topology.plan import Plan
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
@@ -49,7 +50,6 @@ IDLE_BEAT_S = 0.2
 FOLLOWING_BEATS = 3  # that much sooner than usual: that all is done takes more than one look to be sure of
 SERVE_S = 0.01
 DRAIN_S = 1.0
-LEASE_S = 30.0
 ANSWER_S = 2.0
 SYSTEM = "__system"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -61,6 +61,7 @@ class Arguments(msgspec.Struct, frozen=True):
     home: Path
     slot: Slot
     log: Path
+    lease_s: float = 30.0
     keys: Path | None = None
 
     @staticmethod
@@ -68,11 +69,15 @@ class Arguments(msgspec.Struct, frozen=True):
         """Raises UsageError."""
         given = dict(zip(words[::2], words[1::2], strict=False))
         needed = {"--home", "--supervisor", "--port", "--log"}
-        if len(words) % 2 or not needed <= set(given) <= needed | {"--keys"} or not given["--port"].isdigit():
-            raise UsageError("workers are started by their supervisor, not by hand", "Use `rainband supervisor`")
-        keys = Path(given["--keys"]) if "--keys" in given else None
-        slot = Slot(given["--supervisor"], int(given["--port"]))
-        return Arguments(Path(given["--home"]), slot, Path(given["--log"]), keys)
+        try:
+            if len(words) % 2 or not needed <= set(given) <= needed | {"--keys", "--lease"}:
+                raise ValueError
+            slot = Slot(given["--supervisor"], int(given["--port"]))
+            keys = Path(given["--keys"]) if "--keys" in given else None
+            return Arguments(Path(given["--home"]), slot, Path(given["--log"]), float(given.get("--lease", 30.0)), keys)
+        except ValueError:
+            fix = "Use `rainband supervisor`"
+            raise UsageError("workers are started by their supervisor, not by hand", fix) from None
 
 
 class WorkerProcess:
@@ -83,6 +88,7 @@ class WorkerProcess:
         self.slot = arguments.slot
         self.port = arguments.slot.port
         self.keys = arguments.keys
+        self.lease_s = arguments.lease_s
         self.log = log
         self.clock = SystemClock()
         self.incarnation = _random_id()
@@ -100,6 +106,9 @@ class WorkerProcess:
     def run(self) -> int:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
         plan, assignment = self._read_home()
+        self.exclusive = bool(plan.config.get("topology.exclusive", False))
+        self.leased_at = self.clock.now()
+        self.lease_stamp = 0
         self.compiled = compiled()
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
@@ -169,8 +178,10 @@ class WorkerProcess:
         worker, network, clock, progress = self.worker, self.network, self.clock, self.progress
         now = self.passed_at = clock.now()
         while True:
-            if now - self.passed_at > LEASE_S:
+            if now - self.passed_at > self.lease_s:
                 self._ask_before_going_on(now)
+                if self.stop_at <= now:
+                    return self._end(0)
             self.passed_at = now
             deadline = worker.step(now)
             progress.write(worker.passes, int(now * 1e9))
@@ -197,6 +208,7 @@ class WorkerProcess:
             self.line.renew()
             if not self._still_wanted():
                 self.stop_wanted = True
+            self._look_at_lease(now)
         if self.stop_wanted and self.stop_at == float("inf"):
             self.worker.life.set_active(False)
             self.stop_at = now + DRAIN_S
@@ -232,11 +244,27 @@ class WorkerProcess:
         self.errors += beat.errors
         return beat.pending == 0 and beat.in_flight == 0
 
+    def _look_at_lease(self, now: float) -> None:
+        """End an exclusive worker at the end of its lease, without a further call of user code but close."""
+        if not self.exclusive:
+            return
+        stamp = lease_stamp(self.home.parent)
+        if stamp != self.lease_stamp:
+            age_s = self.clock.wall() - stamp / 1e9 if self.lease_stamp == 0 else 0.0
+            self.lease_stamp = stamp
+            self.leased_at = now - max(0.0, age_s)
+        if now - self.leased_at > self.lease_s and self.stop_at > now:
+            logger.warning("not confirmed for %.0f s, and exclusive: it ends", now - self.leased_at)
+            self.stop_wanted = True
+            self.worker.life.set_active(False)
+            self.stop_at = now
+
     def _ask_before_going_on(self, now: float) -> None:
         """This process stood still for longer than its lease: its work may be somebody else's by now."""
         logger.warning("stood still for %.0f s; asking whether to go on", now - self.passed_at)
         if not self._still_wanted():
             self.stop_wanted = True
+        self._look_at_lease(now)
         self.line.renew()
         self.line.greet()
         until = now + ANSWER_S

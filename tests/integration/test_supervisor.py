@@ -138,13 +138,13 @@ class Cluster:
         child.reap()
         child.close()
 
-    def submit(self, count: int, pause_s: float = 0.0) -> Running:
+    def submit(self, count: int, pause_s: float = 0.0, config: dict[str, object] | None = None) -> Running:
         sys.path.insert(0, str(self.project))
         try:
             import numbers_topology  # type: ignore[import-not-found]
 
             topology = numbers_topology.topology(str(self.output), count, pause_s)
-            return self.client.submit(topology, project=self.project)
+            return self.client.submit(topology, project=self.project, config=config)
         finally:
             sys.path.remove(str(self.project))
             sys.modules.pop("numbers_topology", None)
@@ -449,3 +449,20 @@ def test_keys_guard_every_socket(cluster: Cluster, tmp_path: Path) -> None:
     assert running.wait_drained(30).acked == 1000
     with Client(cluster.address, timeout_s=0.5) as stranger, pytest.raises(ClusterUnavailable):
         stranger.cluster()
+
+
+def test_exclusive_workers_end_with_their_lease(cluster: Cluster) -> None:
+    cluster.settings = {"nimbus.supervisor.timeout.secs": 2.0}
+    cluster.start("nimbus")
+    cluster.start("supervisor")
+    cluster.wait(cluster.has_supervisors)
+    running = cluster.submit(100, config={"topology.exclusive": True})
+    running.wait_running(20)
+    before = set(cluster.workers().values())
+    cluster.kill("nimbus")
+    cluster.wait(lambda: not cluster.workers())
+    cluster.wait(lambda: cluster.log().count("it is exclusive, and Nimbus has not confirmed it") >= 2)
+    cluster.start("nimbus")
+    cluster.wait(lambda: len(cluster.workers()) == 2)
+    assert not before & set(cluster.workers().values())
+    running.wait_drained(30)

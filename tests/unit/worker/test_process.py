@@ -1,0 +1,105 @@
+"""The parts of a worker's process that need no process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from rainband.clock import SystemClock
+from rainband.cluster.positions import PositionStore
+from rainband.errors import StoreError, UsageError
+from rainband.messaging.control import AskStacks, ControlServer, Hello, StacksText
+from rainband.records import Slot
+from rainband.topology.home import write_control
+from rainband.worker.line import SupervisorLine
+from rainband.worker.process import Arguments, Positions, stacks
+
+TOKEN = "0123456789abcdef"
+HELLO = Hello(6700, 7, 4711, "t-1")
+
+
+def test_arguments() -> None:
+    words = ["--home", "/h/t-1", "--supervisor", "one", "--port", "6700", "--log", "/l"]
+    assert Arguments.parse(words) == Arguments(Path("/h/t-1"), Slot("one", 6700), Path("/l"))
+    more = Arguments.parse([*words, "--keys", "/k", "--lease", "2.5"])
+    assert (more.keys, more.lease_s) == (Path("/k"), 2.5)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help"],
+        ["--home", "/h", "--supervisor", "one", "--port", "6700"],
+        ["--home", "/h", "--supervisor", "one", "--port", "x", "--log", "/l"],
+        ["--home", "/h", "--supervisor", "one", "--port", "1", "--log", "/l", "--more", "1"],
+        ["--home", "/h", "--supervisor", "one", "--port", "1", "--log"],
+    ],
+)
+def test_arguments_by_hand(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="not by hand"):
+        Arguments.parse(words)
+
+
+def test_stacks_name_threads_and_functions() -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="a-waiting-thread")
+    thread.start()
+    text = stacks()
+    stop.set()
+    thread.join()
+    assert "a-waiting-thread" in text
+    assert "test_stacks_name_threads_and_functions" in text
+
+
+def test_positions_that_cannot_be_stored_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Full(PositionStore):
+        def put_many(self, positions: Mapping[tuple[str, int], bytes]) -> None:
+            raise StoreError("the disk is full")
+
+    store = Full(tmp_path / "positions.sqlite")
+    positions = Positions(store)
+    with caplog.at_level(logging.WARNING):
+        positions.put_many({("a", 0): b"1"})
+        positions.put_many({("a", 0): b"2"})
+    (record,) = caplog.records
+    assert record.getMessage() == "positions of spouts are not stored: the disk is full"
+    assert positions.get("a", 0) is None
+    store.close()
+
+
+def test_a_line_to_nobody(tmp_path: Path) -> None:
+    line = SupervisorLine(tmp_path, HELLO)
+    assert not line.send(StacksText("x"))
+    assert line.receive() == []
+    write_control(tmp_path, "nonsense", TOKEN)
+    line.renew()
+    assert not line.send(StacksText("x"))
+    line.close()
+
+
+def test_each_supervisor_is_greeted_first(tmp_path: Path) -> None:
+    line = SupervisorLine(tmp_path, HELLO)
+    clock = SystemClock()
+    for number in range(2):
+        server = ControlServer()
+        server.admit(6700, TOKEN)
+        write_control(tmp_path, server.address, TOKEN)
+        line.renew()
+        heard: list[object] = []
+        until = clock.now() + 10
+        while len(heard) < 2 and clock.now() < until:
+            line.send(StacksText(str(number)))
+            heard += [message for _port, _token, message in server.poll(0.02)]
+        assert heard[:2] == [HELLO, StacksText(str(number))]
+        assert server.send(6700, AskStacks())
+        received: list[object] = []
+        while not received and clock.now() < until:
+            received = list(line.receive())
+        assert received == [AskStacks()]
+        server.close()
+    line.close()
