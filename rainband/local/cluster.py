@@ -167,7 +167,9 @@ class LocalCluster:
         if self._processes is not None:
             return self._processes.call(request)
         self.raise_error()
-        return self.do(lambda engine: engine.call(request))
+        answer = self.do(lambda engine: engine.call(request))
+        self.raise_error()
+        return answer
 
     def pause(self, seconds: float) -> None:
         """Let time pass, of whichever kind this cluster has."""

@@ -58,12 +58,12 @@ class Wishes:
 
 @dataclass
 class Guest:
-    """One topology that was submitted: its code, what was seen of it, how far its spouts have come on each host."""
+    """One topology that was submitted: its code, what was seen of it, how far its spouts have come."""
 
     topology: Topology
     load: Load
     recorder: Recorder
-    positions: dict[str, MemoryPositions] = field(default_factory=dict)
+    positions: MemoryPositions = field(default_factory=MemoryPositions)
 
 
 class Engine:
@@ -202,7 +202,7 @@ class Engine:
             custom=guest.topology.custom_grouping,
             seed=self._draw(),
             clock=self.clock,
-            positions=guest.positions.setdefault(slot.supervisor, MemoryPositions()),
+            positions=guest.positions,
             instruments=probe,
             raise_errors=self.wishes.raise_errors,
             virtual=self.wishes.virtual,
