@@ -51,7 +51,8 @@ class Status(StrEnum):
 class Assignment(Record, frozen=True):
     """All placements of one topology. `version` grows with every change; `hosts` gives each supervisor's address.
 
-    `status` other than ACTIVE pauses the spouts. A worker applies only a larger (epoch, version).
+    `status` other than ACTIVE pauses the spouts. A worker applies only a larger (epoch, version). `positions` (encoded,
+    by task) are where ReliableSpouts that moved here go on, unless this host knows better.
     """
 
     topology_id: str
@@ -61,6 +62,7 @@ class Assignment(Record, frozen=True):
     hosts: dict[str, str]
     epoch: int = 0
     keys: dict[str, str] = {}
+    positions: dict[int, bytes] = {}
 
     def slots(self) -> list[Slot]:
         """Slots in use, sorted."""
@@ -162,6 +164,7 @@ class WorkerBeat(Record, frozen=True):
     compiled: bool = False
     restarts: int = 0
     note: str = ""
+    positions: dict[int, bytes] = {}
 
 
 class Heartbeat(Record, frozen=True, tag="heartbeat"):

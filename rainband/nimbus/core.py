@@ -93,6 +93,7 @@ class Nimbus:
         self._entries, self.damaged = read_entries(values)
         self._counter = read_counter(values, self._entries)
         self._tallies = {topology_id: Tally() for topology_id in self._entries}
+        self._reached: dict[str, dict[int, bytes]] = {}
         self._missing: dict[str, int] = {}
         self._due = {i: now + e.row.remaining_s for i, e in self._entries.items() if e.row.remaining_s is not None}
         self._heard_since: dict[str, dict[str, float]] = {topology_id: {} for topology_id in self._due}
@@ -318,7 +319,8 @@ class Nimbus:
         version = old.version + 1 if old is not None else 1
         before = {p.executor: p for p in old.placements} if old is not None else {}
         placements = tuple(
-            known if (known := before.get(executor)) is not None and known.slot == slot
+            known
+            if (known := before.get(executor)) is not None and known.slot == slot
             else Placement(executor, slot, version)
             for executor, slot in schedule.slots.items()
         )
@@ -326,7 +328,8 @@ class Nimbus:
         if old is not None and (old.placements, old.hosts, old.keys) == (placements, hosts, keys):
             return entry
         status = entry.row.status
-        assignment = Assignment(entry.topology_id, version, status, placements, hosts, self.epoch, keys)
+        reached = {**(old.positions if old is not None else {}), **self._reached.get(entry.topology_id, {})}
+        assignment = Assignment(entry.topology_id, version, status, placements, hosts, self.epoch, keys, reached)
         return replace(entry, assignment=assignment)
 
     def _announced(self, entry: Entry) -> Entry:
@@ -347,7 +350,15 @@ class Nimbus:
             if before is not None and (after is None or before.assignment != after.assignment):
                 self._push |= before.supervisors
         if new is None:
-            for kept in (self._entries, self._tallies, self._missing, self._due, self._heard_since, self._stacks):
+            for kept in (
+                self._entries,
+                self._tallies,
+                self._missing,
+                self._reached,
+                self._due,
+                self._heard_since,
+                self._stacks,
+            ):
                 kept.pop(topology_id, None)
             self._roster.changed = True
             return
@@ -406,6 +417,7 @@ class Nimbus:
             slot = Slot(beat.supervisor, worker.port)
             if worker.topology_id == entry.topology_id and slot in own:
                 tally.hear(slot, worker)
+                self._reached.setdefault(entry.topology_id, {}).update(worker.positions)
                 reported.add(slot)
         tally.silence(own - reported)
         tally.observe(entry)

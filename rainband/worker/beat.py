@@ -16,6 +16,7 @@ PAGE_BYTES = 4096
 
 def make_beat(worker: Worker, now: float) -> WorkerBeat:
     """The heartbeat of `worker`. Errors in it are handed over once."""
+    worker.life.save_positions(list(worker.wiring.tasks.values()))
     tasks = tuple(task_count(worker, made) for _, made in sorted(worker.wiring.tasks.items()))
     in_flight = sum(task.queued for task in tasks) + worker.sides.in_flight
     links_idle = all(link.idle for link in worker.links.links()) and not worker.agenda.outboxes
@@ -49,6 +50,7 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
         streams=stream_counts(worker),
         edges=edge_counts(worker, now),
         errors=worker.errors.take(),
+        positions=dict(worker.life.reached),
         counters=counters,
     )
 

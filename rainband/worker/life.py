@@ -24,7 +24,11 @@ class Positions(Protocol):
 
 
 class Life:
-    """`active` says whether the spouts run; `report` records what user code raises."""
+    """`active` says whether the spouts run; `report` records what user code raises.
+
+    `placed` is the placement number of each local task and `handed` the positions that came with the assignment;
+    `reached` is where each ReliableSpout stands, for the next heartbeat.
+    """
 
     def __init__(
         self, sides: Sides, positions: Positions | None, pickle_types: frozenset[str], report: OnError
@@ -36,6 +40,9 @@ class Life:
         self.active = False
         self.known: list[LocalTask] = []
         self.saved: dict[tuple[str, int], bytes] = {}
+        self.placed: dict[int, int] = {}
+        self.handed: dict[int, bytes] = {}
+        self.reached: dict[int, bytes] = {}
 
     def start(self, tasks: Iterable[LocalTask]) -> bool:
         """Prepare the bolts, then open the spouts; false at the first raise."""
@@ -60,12 +67,19 @@ class Life:
         return True
 
     def seek(self, made: LocalTask) -> None:
+        """Go on where this placement of the task had come to; else where its last one had, as the assignment says."""
         seek = getattr(made.instance, "seek", None)
         if seek is None or made.reliable is None or self.positions is None:
             return
         stored = self.positions.get(made.component, made.context.task_index)
+        handed = self.handed.get(made.task)
         if stored is not None:
-            self.sides.call(made, seek, decode_rows(stored, self.pickle_types)[0][0])
+            number, position = decode_rows(stored, self.pickle_types)[0]
+            if number == self.placed.get(made.task) or handed is None:
+                self.sides.call(made, seek, position)
+                return
+        if handed is not None:
+            self.sides.call(made, seek, decode_rows(handed, self.pickle_types)[0][0])
 
     def set_active(self, active: bool) -> None:
         """Let the spouts run or pause them; their callbacks are told of the change."""
@@ -87,6 +101,7 @@ class Life:
         if made.opened:
             made.opened = False
             self.known.remove(made)
+            self.reached.pop(made.task, None)
             self.user_call(made, "close" if made.spout is not None else "cleanup")
 
     def save_positions(self, tasks: list[LocalTask]) -> None:
@@ -100,7 +115,10 @@ class Life:
                 continue
             try:
                 unfinished, position = reliable.book.lowest()
-                data = encode_rows([(position if unfinished else reliable.position(),)], self.pickle_types)
+                if not unfinished:
+                    position = reliable.position()
+                data = encode_rows([(self.placed.get(made.task, 0), position)], self.pickle_types)
+                self.reached[made.task] = encode_rows([(position,)], self.pickle_types)
             except BaseException as error:
                 self.report(made.task, error, None)
                 continue

@@ -159,6 +159,8 @@ class Worker:
                 slot_of[task] = placement.slot
                 if placement.slot == self.slot:
                     self.wiring.executor_of[task] = placement.executor.first
+                    self.life.placed[task] = placement.number
+        self.life.handed = assignment.positions
         local = frozenset(task for task, slot in slot_of.items() if slot == self.slot)
         before = self.inbound.address_of
         moved = frozenset(task for task in self.wiring.targets if before.get(task) != address_of.get(task))
@@ -272,7 +274,7 @@ class Worker:
     def report(self, task: int, error: BaseException, tup: Tuple | None) -> None:
         """Record an error of user code."""
         component = self.plan.component_of.get(task, "")
-        wanted = self.raise_errors or isinstance(error, KeyboardInterrupt)
+        wanted = self.raise_errors or (isinstance(error, KeyboardInterrupt) and not self.alone)
         if wanted and self.raised is None and not isinstance(error, FailTuple):
             where = f"in component '{component}', task {task}"
             error.add_note(where if tup is None else f"{where}, tuple {shown(tup)}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from rainband.clock import VirtualClock
+from rainband.cluster.positions import MemoryPositions
 from rainband.messaging.network import Fate, MemoryHub
 from rainband.records import Assignment, Placement, Slot, Status, WorkerBeat
 from rainband.topology.graph import Topology
@@ -23,8 +24,10 @@ class Bench:
         seed: int = 1,
         place: Sequence[int] | None = None,
         fate: Fate | None = None,
+        positions: bool = False,
     ) -> None:
         self.topology = topology
+        self.positions = MemoryPositions() if positions else None
         self.random = Random(seed)
         self.clock = VirtualClock(100.0)
         self.hub = MemoryHub(fate, self.clock.now())
@@ -61,6 +64,7 @@ class Bench:
             custom=self.topology.custom_grouping,
             seed=self.random.getrandbits(32),
             clock=self.clock,
+            positions=self.positions,
             virtual=True,
         )
         return self.alive[slot]
