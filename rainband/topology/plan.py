@@ -29,7 +29,8 @@ class StreamPlan(msgspec.Struct, frozen=True):
 class InputPlan(msgspec.Struct, frozen=True):
     """One subscription: `kind` is shuffle, fields, partial_key, all, global, none, direct, local_or_shuffle or custom.
 
-    `fields` for fields and partial_key; `custom` is the digest of a pickled CustomGrouping; `cyclic` edges take no credit.
+    `fields` for fields and partial_key; `custom` is the digest of a pickled CustomGrouping. `cyclic` edges take
+    no credit.
     """
 
     component: str
@@ -63,7 +64,7 @@ class ComponentPlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, dict=True):
-    """A validated topology. `bundle` is the SHA-256 of its code bundle ('' when the code is already in this process)."""
+    """A validated topology. `bundle` is the SHA-256 of its code bundle, '' when the code is already in this process."""
 
     name: str
     components: dict[str, ComponentPlan]
@@ -89,6 +90,15 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     def component_of(self) -> dict[int, str]:
         """Component by task id."""
         return {task: name for name, ids in self.tasks.items() for task in ids}
+
+    @cached_property
+    def spout_tasks(self) -> list[int]:
+        """The task ids of all spouts, sorted; a root id carries the place of its spout task in this list."""
+        return [t for name, ids in self.tasks.items() if self.components[name].kind == "spout" for t in ids]
+
+    @property
+    def levels(self) -> int:
+        return 1 + max((component.level for component in self.components.values()), default=0)
 
     @property
     def workers(self) -> int:

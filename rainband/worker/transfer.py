@@ -110,59 +110,76 @@ class Inbound:
         return source
 
     def run(self, sender: str, parts: list[Any]) -> None:
+        """One run of tuples of one stream; refused as a whole when a source task runs elsewhere by now."""
         number: int = parts[0]
-        credited: bool = parts[1]
         rows: list[tuple[object, ...]] = decode_rows(parts[7], self.pickle_types)
         count = len(rows)
         if count == 0 or len(rows[0]) != self.width_of(number):
             raise WireError(f"bad tuples: rows do not fit stream number {number}")
         targets = unpack_tasks(parts[2], count)
-        source_tasks = unpack_tasks(parts[3], count)
-        tracked = parts[4] != b""
-        roots: list[int] = unpack(parts[4], "q", count) if tracked else []
-        edges: list[int] = unpack(parts[5], "q", count) if tracked else []
+        sources = unpack_tasks(parts[3], count)
+        roots: list[int] = []
+        edges: list[int] = []
+        if parts[4]:
+            roots = unpack(parts[4], "q", count)
+            edges = unpack(parts[5], "q", count)
         many: dict[int, list[int]] = parts[6] or {}
-        for task in set(source_tasks):
+        for task in set(sources):
             if self.address_of.get(task) != sender:
                 self.refuse(roots, many)
                 return
-        lines = self.lines.get(sender)
-        if lines is None:
-            lines = {}
-            self.lines[sender] = lines
-        agenda = self.agenda
+        self.received += count
+        anchors = self.anchors(roots, edges, many) if roots else None
+        self.deliver(sender, number, bool(parts[1]), rows, targets, sources, anchors)
+
+    def anchors(self, roots: list[int], edges: list[int], many: dict[int, list[int]]) -> list[Tree | None]:
+        """One proxy tree per root of the run; each edge enters the book of its root as it arrives."""
+        anchors: list[Tree | None] = []
         seen: dict[int, Tree] = {}
         last_root = 0
-        last_tree: Tree | None = None
-        last_task = -1
-        runner: Runner | None = None
-        line: CreditLine | None = None
-        last_source_task = -1
-        source: Source | None = None
-        self.received += count
-        for position in range(count):
-            source_task = source_tasks[position]
-            if source_task != last_source_task:
-                source = self.source(number, source_task)
-                last_source_task = source_task
-            assert source is not None
-            tree: Tree | None = None
-            if tracked:
-                root = roots[position]
-                if root == last_root:
-                    tree = last_tree
-                elif root != 0:
+        tree: Tree | None = None
+        for position in range(len(roots)):
+            root = roots[position]
+            if root != last_root:
+                last_root = root
+                tree = None
+                if root != 0:
                     tree = seen.get(root)
                     if tree is None:
                         tree = Tree(root, 0, False, None, 0.0)
                         seen[root] = tree
-                    last_root = root
-                    last_tree = tree
-                if root != 0 and tree is not None:
-                    tree.count += 1
-                    tree.edges ^= edges[position]
-                    if position in many:
-                        tree = self.group(tree, many[position], edges[position], seen)
+            anchor = tree
+            if anchor is not None:
+                anchor.count += 1
+                anchor.edges ^= edges[position]
+                if many and position in many:
+                    anchor = self.group(anchor, many[position], edges[position], seen)
+            anchors.append(anchor)
+        return anchors
+
+    def deliver(
+        self,
+        sender: str,
+        number: int,
+        credited: bool,
+        rows: list[tuple[object, ...]],
+        targets: list[int],
+        sources: list[int],
+        anchors: list[Tree | None] | None,
+    ) -> None:
+        """Into the inboxes of the tasks that are here; what is for others travels on."""
+        lines = self.lines.setdefault(sender, {})
+        last_task = -1
+        runner: Runner | None = None
+        line: CreditLine | None = None
+        last_source = -1
+        source: Source | None = None
+        for position in range(len(rows)):
+            if sources[position] != last_source:
+                last_source = sources[position]
+                source = self.source(number, last_source)
+            assert source is not None
+            anchor = anchors[position] if anchors is not None else None
             task = targets[position]
             if task != last_task:
                 last_task = task
@@ -173,11 +190,11 @@ class Inbound:
                         line.touched = True
                         runner.touched.append(line)
                     if not runner.ready:
-                        agenda.mark(runner)
+                        self.agenda.mark(runner)
             if runner is None:
-                self.astray(task, rows[position], source, tree)
+                self.astray(task, rows[position], source, anchor)
                 continue
-            runner.inbox.append(Tuple(rows[position], source, tree))
+            runner.inbox.append(Tuple(rows[position], source, anchor))
             if credited and line is not None:
                 line.delivered += 1
 

@@ -7,7 +7,6 @@ give spouts their verdicts and a turn, flush. The process loops over it; LocalCl
 from __future__ import annotations
 
 import gc
-import hashlib
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -21,6 +20,7 @@ from rainband.messaging.frames import ACKS, CREDIT, DATA
 from rainband.messaging.links import Gone, Links, PeerReplaced
 from rainband.messaging.network import Network
 from rainband.records import Assignment, Slot, Status, WorkerBeat, WorkerState
+from rainband.topology.home import wire_id
 from rainband.topology.plan import ACKER, Plan
 from rainband.topology.tuples import Tuple
 from rainband.worker.beat import make_beat
@@ -87,13 +87,9 @@ class Worker:
         self.config = Config.layer(plan.config)
         self.state = WorkerState.STARTING
         random = Random(seed)
-        levels = 1 + max((component.level for component in plan.components.values()), default=0)
-        self.agenda = Agenda(levels, random)
+        self.agenda = Agenda(plan.levels, random)
         self.agenda.now = self.started
-        spouts = [
-            task for name, ids in sorted(plan.tasks.items()) if plan.components[name].kind == "spout" for task in ids
-        ]
-        self.books = Books(self.agenda, spouts, list(plan.tasks.get(ACKER, ())))
+        self.books = Books(self.agenda, plan.spout_tasks, list(plan.tasks.get(ACKER, ())))
         self.sides = Sides(self.agenda, network.wake, virtual, clock)
         self.errors = ErrorReports(
             self.host,
@@ -117,9 +113,9 @@ class Worker:
             sides=self.sides,
             report=self.report,
         )
-        topology_hash = int.from_bytes(hashlib.sha256(assignment.topology_id.encode()).digest()[:8], "little") >> 1
         self.address = assignment.address(slot)
-        self.links = Links(self.address, incarnation, topology_hash, self.config["topology.transfer.buffer.bytes"])
+        buffer_bytes: int = self.config["topology.transfer.buffer.bytes"]
+        self.links = Links(self.address, incarnation, wire_id(assignment.topology_id), buffer_bytes)
         self.outboxes: dict[str, Outbox] = {}
         pickles = self.wiring.pickle_types
         self.inbound = Inbound(
