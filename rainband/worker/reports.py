@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 from rainband.records import ErrorRecord
 
@@ -12,11 +14,11 @@ TRACEBACK_MAX = 8000
 class ErrorReports:
     """At most `limit` records per `interval_s` and component; what is over is counted onto the last one of it."""
 
-    def __init__(self, host: str, port: int, interval_s: float, limit: int) -> None:
+    def __init__(self, host: str, port: int, config: Mapping[str, Any]) -> None:
         self.host = host
         self.port = port
-        self.interval_s = interval_s
-        self.limit = limit
+        self.interval_s: float = config["topology.error.throttle.interval.secs"]
+        self.limit: int = config["topology.max.error.report.per.interval"]
         self.total: dict[int, int] = {}
         self.fresh: list[ErrorRecord] = []
         self.recent: dict[str, list[float]] = {}

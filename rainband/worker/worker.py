@@ -91,12 +91,7 @@ class Worker:
         self.agenda.now = self.started
         self.books = Books(self.agenda, plan.spout_tasks, list(plan.tasks.get(ACKER, ())))
         self.sides = Sides(self.agenda, network.wake, virtual, clock)
-        self.errors = ErrorReports(
-            self.host,
-            slot.port,
-            self.config["topology.error.throttle.interval.secs"],
-            self.config["topology.max.error.report.per.interval"],
-        )
+        self.errors = ErrorReports(self.host, slot.port, self.config)
         self.life = Life(self.sides, positions, frozenset(self.config["topology.pickle.types"]), self.report)
         self.wiring = Wiring(
             plan,
@@ -117,25 +112,16 @@ class Worker:
         buffer_bytes: int = self.config["topology.transfer.buffer.bytes"]
         self.links = Links(self.address, incarnation, wire_id(assignment.topology_id), buffer_bytes)
         self.outboxes: dict[str, Outbox] = {}
-        pickles = self.wiring.pickle_types
+        wiring, pickles = self.wiring, self.wiring.pickle_types
         self.inbound = Inbound(
-            self.agenda,
-            self.books,
-            self.wiring.runners,
-            self.wiring.targets,
-            self.wiring.limit,
-            self.wiring.source,
-            self.wiring.width,
-            pickles,
+            self.agenda, self.books, wiring.runners, wiring.targets, wiring.limit, wiring.source, wiring.width, pickles
         )
         self.outbound = Outbound(self.books, pickles, self.config["topology.max.value.bytes"], self.refused_value)
         self.timeout_s: float = float(self.config["topology.message.timeout.secs"])
         self.timeouts = bool(self.config["topology.enable.message.timeouts"])
         self.stalls = Stalls(self.timeout_s)
-        self.timer_at = self.started
-        self.positions_at = self.started
+        self.timer_at = self.positions_at = self.wake_at = self.started
         self.rotate_at = self.started + self.timeout_s
-        self.wake_at = self.started
         self.counters: dict[str, int] = {}
         self.passes = 0
         self.ticks: list[LocalTask] = []
