@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import click
 from rainband.build import VERSION, describe
 from rainband.cli import options
 from rainband.cli.daemons import stopped_by_signals
-from rainband.cli.output import answer, say
+from rainband.cli.output import answer, note, say
 from rainband.clock import Clock, SystemClock
 from rainband.errors import NotReached
 
@@ -81,20 +82,23 @@ def user_components(worker: WorkerBeat) -> list[str]:
     type=click.Choice(["random", "lines", "split", "count"]),
     help="Midway, kill -9 the worker that runs this component (without a name: any worker).",
 )
+@click.option("--files", "limit", type=click.IntRange(1), metavar="N", help="Only the first N files.")
 @click.option("--keep", is_flag=True, help="Keep the directory with the cluster's state, logs and counts.")
 @options.json_option
 @options.verbose_option
-def demo_command(kill_worker: str | None, keep: bool, as_json: bool, verbose: bool) -> int:
+def demo_command(kill_worker: str | None, limit: int | None, keep: bool, as_json: bool, verbose: bool) -> int:
     """Count every word of Python's standard library on a cluster of its own, then prove the counts.
 
     Starts Nimbus, 2 supervisors and 3 workers on free ports of this machine, in a directory of its own, and stops
     them all at the end. The proof is a plain Counter in a script that imports nothing of rainband.
     """
     from rainband.cli.display import Display
+    from rainband.demo.topology import library_files
     from rainband.supervisor.embedded import EmbeddedCluster
 
     directory = Path(tempfile.mkdtemp(prefix="rainband-demo-"))
     display = Display(quiet=as_json)
+    code = 1
     try:
         with stopped_by_signals():
             clock = SystemClock()
@@ -102,13 +106,17 @@ def demo_command(kill_worker: str | None, keep: bool, as_json: bool, verbose: bo
             display.line("rainband", f"{VERSION}, {describe()}, Python {sys.version.split()[0]}")
             with EmbeddedCluster(directory / "cluster", supervisors=SUPERVISORS, slots=SLOTS) as cluster:
                 display.line("cluster", f"{_daemons(cluster)}; ready after {clock.now() - began:.1f} s")
-                story = _count(cluster, directory / "counts", kill_worker, display, clock)
-            return _prove(story, directory / "counts", display, as_json)
+                files = library_files()[:limit]
+                story = _count(cluster, files, directory / "counts", kill_worker, display, clock)
+            code = _prove(story, files if limit else [], directory / "counts", display, as_json)
+    except KeyboardInterrupt:
+        code = 130
     finally:
-        if keep:
-            display.line("kept", str(directory))
+        if keep or code == 1:
+            note(f"kept: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
+    return code
 
 
 def _daemons(cluster: EmbeddedCluster) -> str:
@@ -117,25 +125,29 @@ def _daemons(cluster: EmbeddedCluster) -> str:
     return f"nimbus at {cluster.address} pid {pids['nimbus']}, {others}"
 
 
-def _count(cluster: EmbeddedCluster, counts: Path, kill: str | None, display: Display, clock: Clock) -> Story:
+def _count(
+    cluster: EmbeddedCluster, files: list[str], counts: Path, kill: str | None, display: Display, clock: Clock
+) -> Story:
     """Submit the topology and watch it until it is drained. Raises NotReached when it stands still."""
     from rainband.cli.submit import wait_for_workers
-    from rainband.demo.topology import library_files, word_count
+    from rainband.demo.topology import word_count
     from rainband.nimbus.client import Client
 
     counts.mkdir(mode=0o700)
-    files = library_files()
     size = sum(os.path.getsize(path) for path in files)
     story = Story(sum(Path(path).read_bytes().count(b"\n") for path in files))
     display.line("input", f"{len(files):,} .py files of the standard library, {size / 1e6:.1f} MB")
     began = clock.now()
-    running = Client(cluster.address).submit(word_count(str(counts), files, WORKERS))
-    statistics = wait_for_workers(running, 60.0)
-    for worker in statistics.workers:
-        display.line("worker", f"pid {worker.pid} on port {worker.port}: {', '.join(user_components(worker))}")
-    _watch(running, story, counts, kill, display, clock)
-    story.seconds = clock.now() - began
-    running.kill(wait_s=0)
+    with Client(cluster.address) as client:
+        running = client.submit(word_count(str(counts), files, WORKERS))
+        statistics = wait_for_workers(running, 60.0, lambda text: display.line("error", text))
+        for worker in statistics.workers:
+            display.line("worker", f"pid {worker.pid} on port {worker.port}: {', '.join(user_components(worker))}")
+        _watch(running, story, counts, kill, display, clock)
+        story.seconds = clock.now() - began
+        running.kill(wait_s=0)
+    if kill and not story.killed:
+        display.line("kill -9", "nobody: the work was done before its middle was seen")
     return story
 
 
@@ -169,7 +181,8 @@ def _kill(what: str, statistics: Statistics, story: Story, display: Display, clo
     if not hosts:
         return
     victim = random.SystemRandom().choice(hosts)
-    kill_process(victim.pid)
+    with contextlib.suppress(ProcessLookupError):
+        kill_process(victim.pid)
     story.killed, story.killed_at = victim.pid, clock.now()
     done = statistics.acked / max(1, story.total_lines)
     display.line("kill -9", f"worker pid {victim.pid} ({', '.join(user_components(victim))}) at {done:.0%}")
@@ -182,13 +195,13 @@ def _notice_replacement(statistics: Statistics, story: Story, display: Display, 
         display.line("replaced", f"all {WORKERS} workers run again after {story.replaced_after_s} s")
 
 
-def _prove(story: Story, counts: Path, display: Display, as_json: bool) -> int:
-    """Let the truth script compare; tell the result. Returns the exit code."""
+def _prove(story: Story, files: list[str], counts: Path, display: Display, as_json: bool) -> int:
+    """Let the truth script compare, and tell the result. `files` empty: it finds the standard library by itself."""
     from rainband.demo import truth
     from rainband.supervisor.embedded import run_script
 
     assert truth.__file__ is not None
-    result = json.loads(run_script(Path(truth.__file__), str(counts)))
+    result = json.loads(run_script(Path(truth.__file__), str(counts), *files))
     shares = story.shares()
     rate = result["words"] / max(story.seconds, 0.001)
     display.line("counted", f"{result['words']:,} words in {story.seconds:.1f} s, {rate:,.0f} words/s, every one acked")

@@ -92,6 +92,7 @@ def check_disk(config: Config) -> Iterator[Finding]:
 
 
 def check_ports(config: Config) -> Iterator[Finding]:
+    """Could Nimbus and the slots listen where the settings say?"""
     for name, port in (
         ("nimbus", config["nimbus.port"]),
         *(("slot", port) for port in config["supervisor.slots.ports"]),
@@ -109,6 +110,7 @@ def check_ports(config: Config) -> Iterator[Finding]:
 
 
 def check_nimbus(config: Config) -> Iterator[Finding]:
+    """Does one answer? None is only worth a hint."""
     from rainband.errors import RainbandError
     from rainband.nimbus.client import Client
 

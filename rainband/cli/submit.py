@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rainband.cli import options
-from rainband.cli.output import answer, complain, say
+from rainband.cli.output import answer, complain, note, say
 from rainband.clock import Clock, SystemClock
 from rainband.errors import NotReached, UsageError
 
@@ -80,7 +80,7 @@ def submit_command(
     with quiet_users(as_json):
         topology = load(target, arguments, topology_settings(config_file, settings, workers), name)
     client = options.connect(seeds, config_file)
-    tell: Callable[[str], None] = (lambda text: None) if as_json else say
+    tell = unheard if as_json else say
     spouts = [c for _, c in sorted(topology.plan.components.items()) if c.kind == "spout"]
     clock = SystemClock()
     began = clock.now()
@@ -91,7 +91,7 @@ def submit_command(
     document: dict[str, object] = {"name": running.name}
     code = 0
     try:
-        statistics = wait_for_workers(running, timeout_s)
+        statistics = wait_for_workers(running, timeout_s, unheard if as_json else note)
         document["workers_running_s"] = round(clock.now() - began, 3)
         tell(
             f"{statistics.workers_running} of {statistics.workers_wanted} workers run after {clock.now() - began:.1f} s"
@@ -110,17 +110,37 @@ def submit_command(
     return code
 
 
-def wait_for_workers(running: Running, timeout_s: float) -> Statistics:
-    """Until all workers run. Raises NotReached, early when there are too few slots."""
+def wait_for_workers(running: Running, timeout_s: float, tell: Callable[[str], None]) -> Statistics:
+    """Until all workers run; errors in open and prepare are told as they come. Raises NotReached when it takes longer.
+
+    With too few slots it does not wait for long.
+    """
+    told = 0
+
+    def placed(statistics: Statistics) -> bool:
+        return statistics.slots_missing == 0 and statistics.status != "WAITING"
+
+    def running_all(statistics: Statistics) -> bool:
+        nonlocal told
+        if statistics.errors > told:
+            told = statistics.errors
+            for error in running.errors()[-1:]:
+                tell(f"{error.component} task {error.task}: {error.error}")
+        return placed(statistics) and statistics.workers_running == statistics.workers_wanted
+
     try:
-        running.wait_until(lambda s: s.slots_missing == 0 and s.status != "WAITING", min(WAITING_S, timeout_s))
+        running.wait_until(placed, min(WAITING_S, timeout_s))
     except NotReached:
         missing = running.statistics().slots_missing
         raise NotReached(
-            f"{running.name} is WAITING: {missing} slots are missing",
+            f"{running.name} is WAITING: {missing} {'slot is' if missing == 1 else 'slots are'} missing",
             f"It starts when there are enough: rainband supervisor --slots {missing}",
         ) from None
-    return running.wait_running(timeout_s)
+    return running.wait_until(running_all, timeout_s)
+
+
+def unheard(text: str) -> None:
+    """With --json only the answer is told."""
 
 
 def first_ack(running: Running, began: float, clock: Clock) -> float | None:

@@ -66,7 +66,7 @@ class EmbeddedCluster:
     def start(self, timeout_s: float = 30.0) -> None:
         """Start every daemon and wait until Nimbus leads and has heard of all supervisors.
 
-        Raises Refused (state directory) or ClusterUnavailable, with the daemon's own last words, and leaves nothing running.
+        Raises Refused (state directory) or ClusterUnavailable (with the daemon's last words); then nothing is running.
         """
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
