@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from rainband.clock import Clock
 
+OUTSIDE_S = 2.0
+
 
 class Call:
     """One callback on a lane. `ops` are applied by the owner on the worker's loop when the call is back."""
@@ -152,6 +154,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self.virtual = clock
+        self.threads = 0
+
+    def run_in_executor(self, *arguments: Any) -> Any:
+        """As ever, but counted: what a thread does takes real time."""
+        future = super().run_in_executor(*arguments)
+        self.threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: Any) -> None:
+        self.threads -= 1
+
+    @property
+    def outside(self) -> bool:
+        """Whether a socket is open or a thread at work, so that something may come that no clock can tell."""
+        return self.threads > 0 or len(self._selector.get_map()) > 1  # type: ignore[attr-defined]
+
+    def wait_outside(self, timeout_s: float) -> bool:
+        """Wait, in real time, until something comes from outside."""
+        events = self._selector.select(timeout_s)  # type: ignore[attr-defined]
+        self._process_events(events)  # type: ignore[attr-defined]
+        return bool(events)
 
     def time(self) -> float:
         return self.virtual.now()
@@ -172,21 +196,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualLane:
-    """Runs calls at once in the caller's thread; a coroutine goes on when its virtual time has come."""
+    """Runs calls at once in the caller's thread; a coroutine goes on when its virtual time has come.
+
+    Sockets and threads know nothing of virtual time: it stands still while a call may be waiting for one of them, but
+    not for longer than OUTSIDE_S of silence.
+    """
 
     def __init__(self, results: Results, clock: Clock) -> None:
         self.results = results
         self.loop = VirtualLoop(clock)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.silent = False
 
     def submit(self, call: Call) -> None:
         task = self.loop.create_task(run_call(call, self.results))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        self.advance()
+        self.silent = False
+        self.loop.run_due()
 
     def advance(self) -> None:
         self.loop.run_due()
+        while self.tasks and not self.silent and self.loop.outside:
+            self.silent = not self.loop.wait_outside(OUTSIDE_S)
+            self.loop.run_due()
 
     def deadline(self) -> float:
         return self.loop.next_due()

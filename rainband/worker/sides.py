@@ -138,6 +138,7 @@ class Sides:
         call.done = threading.Event()
         lane.submit(call)
         if self.virtual:
+            lane.advance()
             if not call.done.is_set():
                 raise RuntimeError(f"'{made.component}' waits in {function.__name__}, where virtual time does not pass")
         else:
