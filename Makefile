@@ -3,6 +3,7 @@
 # Needs Python 3.11 or later. A C compiler makes rainband faster and is not required.
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 SHELL := /bin/sh
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -36,7 +37,7 @@ lint: .venv/tools
 	$(BIN)/ruff check .
 
 types: .venv/tools $(INSTALLED)
-	$(BIN)/mypy
+	$(BIN)/mypy rainband tests setup.py $(if $(wildcard examples/*.py),examples) $(if $(wildcard benchmarks/*.py),benchmarks)
 
 unit: unit-pure unit-built
 
