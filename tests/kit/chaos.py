@@ -138,6 +138,10 @@ class Arena:
         """Where a supervisor keeps the homes of topologies."""
         return self.state(name) / "topologies"
 
+    def homes(self, name: str) -> list[Path]:
+        """The homes of topologies at a supervisor."""
+        return [path for path in self.topologies(name).iterdir() if path.is_dir()]
+
     def start(self, *names: str) -> None:
         """Start daemons, also again."""
         for name in names:
@@ -267,10 +271,7 @@ class Arena:
             case.kill()
         wait(lambda: not self.workers(), 15.0, lambda: f"workers left: {self.workers()}")
         for name in self.names[1:]:
-            wait(
-                lambda name=name: [p.name for p in self.topologies(name).iterdir()] == ["control"], 10.0,  # type: ignore[misc]
-                lambda name=name: f"homes left: {list(self.topologies(name).iterdir())}",  # type: ignore[misc]
-            )  # fmt: skip
+            wait(lambda name=name: not self.homes(name), 10.0, lambda name=name: f"homes left: {self.homes(name)}")  # type: ignore[misc]
         held = [self.port]
         for name in self.names[1:]:
             held += json.loads((self.state(name) / "supervisor.json").read_bytes())["ports"]

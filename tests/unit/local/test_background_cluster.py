@@ -6,8 +6,8 @@ import asyncio
 import threading
 
 import pytest
-from kit.parts import Numbers, Pass, Poison, ReliableNumbers, Sink
 
+from kit.parts import Numbers, Pass, Poison, ReliableNumbers, Sink
 from rainband.errors import NotReached, UsageError
 from rainband.local.cluster import LocalCluster
 from rainband.topology.builder import TopologyBuilder

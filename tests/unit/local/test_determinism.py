@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kit.parts import Pass, ReliableNumbers, Sink, Twice
 
 import rainband.build
+from kit.parts import Pass, ReliableNumbers, Sink, Twice
 from rainband.local.cluster import LocalCluster
 from rainband.topology.builder import TopologyBuilder
 

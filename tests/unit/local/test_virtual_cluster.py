@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink
 
+from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink
 from rainband.errors import InvalidConfig, NotReached, TopologyExists, TopologyNotFound, UsageError
 from rainband.local.cluster import LocalCluster, LocalRunning
 from rainband.topology.builder import TopologyBuilder

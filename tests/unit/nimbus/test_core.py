@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from kit.clusters import WALL, beat, heartbeat, word_count
 
+from kit.clusters import WALL, beat, heartbeat, word_count
 from rainband.cluster.blobs import MemoryBlobs
 from rainband.cluster.memory import MemoryStore
 from rainband.cluster.store import Change

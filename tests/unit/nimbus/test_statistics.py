@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from kit.clusters import beat, word_count
-
 from rainband.nimbus.rows import Entry, TopologyRow
 from rainband.nimbus.statistics import ERRORS_MAX, Tally
 from rainband.records import (

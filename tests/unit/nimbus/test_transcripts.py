@@ -18,8 +18,8 @@ import os
 from pathlib import Path
 
 import pytest
-from kit.clusters import WALL, word_count
 
+from kit.clusters import WALL, word_count
 from rainband.cluster.blobs import MemoryBlobs
 from rainband.cluster.memory import MemoryStore
 from rainband.nimbus.core import Nimbus

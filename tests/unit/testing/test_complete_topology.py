@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink
 
+from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink
 from rainband import (
     Bolt,
     FailTuple,

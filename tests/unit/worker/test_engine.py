@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
 from kit.bench import Bench
 from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink, Twice
-
 from rainband.records import Status
 from rainband.topology.builder import TopologyBuilder
 from rainband.topology.graph import Topology
