@@ -25,7 +25,7 @@ def extensions() -> list[Extension]:
     from mypyc.build import mypycify
 
     try:
-        built: list[Extension] = mypycify([*MYPY, *hot], opt_level="3", debug_level="0", group_name="rainband")
+        built = mypycify([*MYPY, *hot], opt_level="3", debug_level="0", group_name="rainband")
     except SystemExit:
         if WISH == "1":
             raise

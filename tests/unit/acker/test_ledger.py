@@ -17,7 +17,7 @@ def tree_reports(random: Random, size: int) -> tuple[int, list[int]]:
     """Reports of one random tree of `size` tuples: XOR of the spout's edges, and one value for each tuple executed."""
     edges = [random.getrandbits(63) | 1 for _ in range(size)]
     children: list[list[int]] = [[] for _ in range(size)]
-    first = []
+    first: list[int] = []
     for number in range(size):
         parent = random.randrange(-1, number) if number else -1
         (first if parent < 0 else children[parent]).append(number)
@@ -40,7 +40,7 @@ def test_one_right_verdict_on_the_last_report_in_any_order(seed: int, size: int)
     init, reports = tree_reports(random, size)
     steps: list[int | None] = [None, *reports]
     random.shuffle(steps)
-    verdicts = []
+    verdicts: list[Verdict] = []
     for step in steps:
         assert not verdicts
         verdict = ledger.init(1, init, SPOUT) if step is None else ledger.ack(1, step)

@@ -158,7 +158,6 @@ def test_a_planned_move_replays_nothing() -> None:
     bench.apply(place)
     bench.run_drained()
     assert bench.total("numbers", "failed") == 0
-    assert sum(len(set(spout.acked)) for spout in bench.instances("numbers")) > 0  # type: ignore[attr-defined]
 
 
 def test_a_paused_topology_emits_nothing() -> None:
