@@ -32,6 +32,8 @@ logger = logging.getLogger("rainband.supervisor")
 
 ERRORS_KEPT_MAX = 200
 LAST_WORDS_BYTES = 4000
+CRASHED_CODE = 1
+LAST_BEAT_S = 1.0
 STACKS_ASK_S = 0.5
 STACKS_DUMP_S = 0.3
 IDLE_BEATS_TOLD = 4  # in a row at once: Nimbus has to hear twice that all workers are idle, to be sure of it
@@ -90,6 +92,7 @@ class Station:
         self.held: socket.socket | None = None
         self.beat: WorkerBeat | None = None
         self.errors: list[ErrorRecord] = []
+        self.unexplained: dict[int, tuple[float, ErrorRecord]] = {}
         self.errors_sent: list[ErrorRecord] = []
         self.pulse: Pulse | None = None
         self.progress: Progress | None = None
@@ -233,19 +236,28 @@ class Station:
             self.progress.close()
         self.progress = self.pulse = self.stacks = None
         expected = self.slot.state is State.STOPPING
-        if not expected and not (self.beat is not None and self.beat.state is WorkerState.CRASHED):
-            self._record_end(pid, self.slot.cause if self.slot.killed else end.cause)
+        if not expected and (self.beat is None or self.beat.pid != pid or self.beat.state is not WorkerState.CRASHED):
+            patience_s = LAST_BEAT_S if end.code == CRASHED_CODE else 0.0
+            self._record_end(pid, self.slot.cause if self.slot.killed else end.cause, now + patience_s)
+            self._take_unexplained(now)
         self.feed(slot.Exited(pid, end.cause, end.from_outside), now)
         if self.process is None:
             self._remember(None)
         if expected:
             self.beat = None
 
-    def _record_end(self, pid: int, cause: str) -> None:
-        """An end without a word of the worker itself, told in its place."""
+    def _record_end(self, pid: int, cause: str, due: float) -> None:
+        """An end without a word of the worker itself, told in its place; after a crash its word may be under way."""
         text = f"worker {pid} on {self.shop.host}:{self.port} ended: {cause}"
         words = self._last_words() if self.slot.topology else ""
-        self.errors.append(ErrorRecord(SYSTEM, 0, self.shop.host, self.port, self.shop.wall(), text, words))
+        record = ErrorRecord(SYSTEM, 0, self.shop.host, self.port, self.shop.wall(), text, words)
+        self.unexplained[pid] = (due, record)
+
+    def _take_unexplained(self, now: float) -> None:
+        for pid, (due, record) in list(self.unexplained.items()):
+            if now >= due:
+                self.errors.append(record)
+                del self.unexplained[pid]
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError, Refused):
@@ -256,6 +268,7 @@ class Station:
 
     def look(self, now: float) -> None:
         """Once a second: is the worker only slow?"""
+        self._take_unexplained(now)
         if self.process is None or self.slot.state is not State.RUNNING:
             return
         if self.pulse is None:
@@ -296,6 +309,8 @@ class Station:
 
     def _take_beat(self, beat: WorkerBeat, now: float) -> None:
         self.errors = [*self.errors, *beat.errors][-ERRORS_KEPT_MAX:]
+        if beat.state is WorkerState.CRASHED:
+            self.unexplained.pop(beat.pid, None)
         if beat.pid != self.slot.pid and beat.state is not WorkerState.CRASHED:
             return
         last, self.beat = self.beat, msgspec.structs.replace(beat, errors=())
