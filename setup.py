@@ -7,6 +7,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 
@@ -25,7 +26,7 @@ def extensions() -> list[Extension]:
     from mypyc.build import mypycify
 
     try:
-        built = mypycify([*MYPY, *hot], opt_level="3", debug_level="0", group_name="rainband")
+        built: list[Any] = mypycify([*MYPY, *hot], opt_level="3", debug_level="0", group_name="rainband")
     except SystemExit:
         if WISH == "1":
             raise

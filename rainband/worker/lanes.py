@@ -156,7 +156,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.virtual = clock
         self.threads = 0
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """As ever, but counted: what a thread does takes real time."""
         future = super().run_in_executor(executor, func, *args)
         self.threads += 1
