@@ -122,9 +122,10 @@ def _daemon_options() -> Iterator[Option]:
     yield Option("nimbus.seeds", "strs", ("127.0.0.1:6627",), "addresses of every nimbus", DAEMON)
     yield Option("nimbus.host", "str", "127.0.0.1", "address nimbus listens on", DAEMON)
     yield _whole("nimbus.port", 6627, 0, 65535, "port nimbus listens on; 0: any", scope=DAEMON)
-    states = ("sqlite", "memory", "zookeeper")
+    states = ("sqlite", "memory", "zookeeper://HOST:PORT[,HOST:PORT]/PATH")
     yield Option("nimbus.state", "str", "sqlite", "where nimbus keeps the truth", DAEMON, choices=states)
-    yield Option("nimbus.zookeeper.servers", "strs", (), "ZooKeeper servers, host:port", DAEMON)
+    yield Option("nimbus.zookeeper.auth.file", "str", None, "file of mode 0600 with user:password", DAEMON)
+    yield _seconds("nimbus.zookeeper.session.secs", 10.0, "a leader silent for longer is replaced", DAEMON)
     yield _seconds("nimbus.monitor.freq.secs", 1.0, "how often liveness is looked at", DAEMON)
     yield _seconds("nimbus.supervisor.timeout.secs", 30.0, "a supervisor silent for longer is lost", DAEMON)
     yield _seconds("nimbus.task.launch.secs", 120.0, "a worker not heard of by then starts elsewhere", DAEMON)
@@ -270,12 +271,18 @@ def _fits(option: Option, kind: str, value: object) -> bool:
     if kind == "bool":
         return isinstance(value, bool)
     if kind == "str":
-        return isinstance(value, str) and (not option.choices or value in option.choices) and "\0" not in value
+        return isinstance(value, str) and "\0" not in value and _chosen(value, option.choices)
     if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
         return False
     if not math.isfinite(value):
         return False
     return (option.low is None or value >= option.low) and (option.high is None or value <= option.high)
+
+
+def _chosen(value: str, choices: tuple[str, ...]) -> bool:
+    """Whether it is one of them; a choice with '://' stands for everything that begins as it does."""
+    schemes = tuple(choice[: choice.index("://") + 3] for choice in choices if "://" in choice)
+    return not choices or value in choices or value.startswith(schemes)
 
 
 def _plain(value: object, path: str, where: str, depth: int, seen: list[int]) -> Any:

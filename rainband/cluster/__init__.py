@@ -13,7 +13,9 @@ Invariants
 - A blob is visible under its name only when it is complete, correct and synced; it is checked again when it is read.
 - Keys and values are untrusted when they are read: the interface returns bytes and decodes nothing.
 
-Backends: `memory` (one process, tests), `sqlite` (one Nimbus, a file). `positions` is a store of its own, on the side
-of the workers: how far the spouts of this host have come.
-Callers: nimbus/ (store, blobs), worker/ (positions), local/ (memory). The only room that opens SQLite files.
+Backends: `memory` (one process, tests), `sqlite` (one Nimbus, a file), `zookeeper` (several Nimbuses; `keeper` is its
+connection, `campaign` its side of the election). `election` says who leads, and how long a leader may believe it.
+`positions` is a store of its own, on the side of the workers: how far the spouts of this host have come.
+Callers: nimbus/ (store, blobs, election), worker/ (positions), local/ (memory). The only room that opens SQLite files,
+and the only one that knows kazoo.
 """
