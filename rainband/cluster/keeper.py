@@ -1,0 +1,239 @@
+"""A connection to ZooKeeper that never waits longer than it was told to, and speaks of trouble in our words.
+
+Nothing here trusts kazoo's recipes, states or retries; its threads only ring bells and fill in results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from kazoo import exceptions as zk
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.states import KazooState
+from kazoo.retry import KazooRetry
+from kazoo.security import Permissions, make_digest_acl
+
+from rainband.clock import Clock
+from rainband.errors import ClusterUnavailable, NotAllowed, StoreError, UsageError
+
+SCHEME = "zookeeper://"
+SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})\Z")
+ROOT = re.compile(r"(/[A-Za-z0-9_.-]+)+\Z")
+CLOSE_S = 0.6
+LOST = (
+    zk.ConnectionLoss, zk.SessionExpiredError, zk.ConnectionClosedError, zk.OperationTimeoutError, KazooTimeoutError,
+)  # fmt: skip
+WRITES = Permissions.WRITE | Permissions.CREATE | Permissions.DELETE | Permissions.ADMIN
+QUIET = logging.getLogger("rainband.zookeeper.kazoo")
+QUIET.setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Servers as kazoo wants them ("host:port,host:port") and the root node."""
+
+    servers: str
+    root: str
+
+
+def parse(url: str) -> Place:
+    """`zookeeper://host:port[,host:port]/path`. Raises UsageError."""
+    servers, slash, path = url.removeprefix(SCHEME).partition("/")
+    named = [SERVER.match(server) for server in servers.split(",")]
+    sound = all(match is not None and 0 < int(match[2]) < 65536 for match in named)
+    dotted = {".", ".."} & set(path.split("/"))
+    if not url.startswith(SCHEME) or not sound or ROOT.match(slash + path) is None or dotted:
+        shown = url if "@" not in url else f"{SCHEME}...@{url.rpartition('@')[2]}"
+        fix = f"Write {SCHEME}HOST:PORT[,HOST:PORT...]/PATH; credentials go into nimbus.zookeeper.auth.file"
+        raise UsageError(f"{shown[:200]!r} is not the address of a ZooKeeper", fix)
+    return Place(servers, slash + path)
+
+
+class Keeper:
+    """Connects in the background to `place`. Any thread may call.
+
+    `lost` is called on kazoo's thread when the session has ended. `session_s` is what the server grants, 0 until known.
+    """
+
+    def __init__(
+        self, place: Place, credentials: str, session_s: float, clock: Clock, lost: Callable[[], None]
+    ) -> None:
+        user, _, password = credentials.partition(":")
+        if not user or not password:
+            raise NotAllowed("the credentials for ZooKeeper are not of the form user:password")
+        self.place = place
+        self.clock = clock
+        self.session_s = 0.0
+        self._lost = lost
+        self._closed = False
+        self._acl = [make_digest_acl(user, password, all=True)]
+        self._client = KazooClient(
+            place.servers,
+            timeout=session_s,
+            default_acl=self._acl,
+            auth_data=[("digest", credentials)],
+            connection_retry=KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_jitter=0.2, max_delay=1.0),
+            command_retry=KazooRetry(max_tries=0),
+            logger=QUIET,
+        )
+        self._note_session()
+        self._client.add_listener(self._hear)
+        self._client.start_async()
+
+    def _note_session(self) -> None:
+        """Learn what session the server grants: kazoo tells only its own connection loop (two thirds, in ms)."""
+        connection = self._client._connection
+        connect = connection._connect
+
+        def noting(*arguments: Any) -> tuple[float, float]:
+            read_ms, connect_ms = connect(*arguments)
+            self.session_s = read_ms * 1.5 / 1000
+            return read_ms, connect_ms
+
+        connection._connect = noting
+
+    def _hear(self, state: str) -> None:
+        if state == KazooState.LOST:
+            self._lost()
+
+    def path(self, *parts: str) -> str:
+        """Of a node under the root."""
+        return "/".join((self.place.root, *parts))
+
+    # Calls: the first part sends, `wait` gets the result, so that many can be under way.
+
+    def ask(self, *parts: str) -> Any:
+        return self._client.get_async(self.path(*parts))
+
+    def wait(self, result: Any, until: float) -> Any:
+        """The result of a call. Raises what it raises, KazooTimeoutError at monotonic `until`."""
+        return result.get(timeout=max(0.0, until - self.clock.now()))
+
+    def get(self, *parts: str, until: float) -> tuple[bytes, int]:
+        """(content, version) of a node."""
+        data, stat = self.wait(self.ask(*parts), until)
+        return data, int(stat.version)
+
+    def get_synced(self, *parts: str, until: float) -> tuple[bytes, int]:
+        """The same, with everything that was written before included."""
+        self.wait(self._client.sync_async(self.place.root), until)
+        return self.get(*parts, until=until)
+
+    def children(self, *parts: str, until: float, watch: Callable[[object], None] | None = None) -> list[str]:
+        found: list[str] = self.wait(self._client.get_children_async(self.path(*parts), watch=watch), until)
+        return found
+
+    def create(self, *parts: str, data: bytes, until: float, candidate: bool = False) -> None:
+        """Make a node; a candidate's ends with the session and gets a number appended."""
+        made = self._client.create_async(
+            self.path(*parts), data, acl=self._acl, ephemeral=candidate, sequence=candidate
+        )
+        self.wait(made, until)
+
+    def set(self, *parts: str, data: bytes, until: float) -> None:
+        self.wait(self._client.set_async(self.path(*parts), data), until)
+
+    def delete(self, *parts: str) -> Any:
+        return self._client.delete_async(self.path(*parts))
+
+    def make_root(self, until: float) -> None:
+        """The root and what is above it; those that are there stay as they are."""
+        names = self.place.root.split("/")
+        for depth in range(2, len(names) + 1):
+            with contextlib.suppress(zk.NodeExistsError):
+                self.wait(self._client.create_async("/".join(names[:depth]), b"", acl=self._acl), until)
+
+    def check_acl(self, until: float) -> None:
+        """Raises NotAllowed when anyone may write to the root."""
+        acls, _ = self.wait(self._client.get_acls_async(self.place.root), until)
+        if any(acl.id.scheme == "world" and acl.perms & WRITES for acl in acls):
+            fix = "Set an ACL on it, or choose a path that is not there yet"
+            raise NotAllowed(f"anyone may write to {self.place.root} in ZooKeeper", fix)
+
+    def batch(self) -> Batch:
+        return Batch(self, self._client.transaction(), self._acl)
+
+    def pause(self, until: float) -> None:
+        """Let the connection come back; raises KazooTimeoutError when there is no time left."""
+        left = until - self.clock.now()
+        if left <= 0 or self._closed:
+            raise KazooTimeoutError("no answer in time")
+        self._client._live.wait(min(left, 0.5))
+        threading.Event().wait(min(left, 0.02))
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What kazoo raises, in our words."""
+        place = self.place
+        try:
+            yield
+        except zk.NoAuthError:
+            fix = "Give every Nimbus the same credentials"
+            raise NotAllowed(f"ZooKeeper keeps {place.root} for other credentials", fix) from None
+        except zk.AuthFailedError:
+            raise NotAllowed("ZooKeeper refused the credentials") from None
+        except LOST as error:
+            raise unavailable(f"ZooKeeper at {place.servers} does not answer ({type(error).__name__})") from None
+        except zk.KazooException as error:
+            raise StoreError(f"ZooKeeper at {place.servers}: {type(error).__name__} {error}") from None
+        except msgspec.DecodeError as error:
+            raise StoreError(f"{place.root} in ZooKeeper holds what rainband did not write: {error}") from None
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        # kazoo waits for its connection, which may be waiting for a server that is not there.
+        ending = threading.Thread(target=self._end, name="zookeeper-end", daemon=True)
+        ending.start()
+        ending.join(CLOSE_S)
+
+    def _end(self) -> None:
+        with contextlib.suppress(Exception):
+            self._client.stop()
+            self._client.close()
+
+
+class Batch:
+    """One transaction: all of it or nothing."""
+
+    def __init__(self, keeper: Keeper, transaction: Any, acl: Sequence[object]) -> None:
+        self._keeper = keeper
+        self._transaction = transaction
+        self._acl = acl
+
+    def create(self, *parts: str, data: bytes) -> None:
+        self._transaction.create(self._keeper.path(*parts), data, acl=self._acl)
+
+    def set(self, *parts: str, data: bytes, version: int = -1) -> None:
+        """Only at `version`, unless that is -1."""
+        self._transaction.set_data(self._keeper.path(*parts), data, version=version)
+
+    def delete(self, *parts: str) -> None:
+        self._transaction.delete(self._keeper.path(*parts))
+
+    def check(self, *parts: str) -> None:
+        """Only if this node is there."""
+        self._transaction.check(self._keeper.path(*parts), -1)
+
+    def commit(self, until: float) -> Exception | None:
+        """None when it was taken; else the reason, and nothing changed. Raises one of LOST when that is not known."""
+        results = self._keeper.wait(self._transaction.commit_async(), until)
+        reasons = [result for result in results if isinstance(result, Exception)]
+        real = [reason for reason in reasons if not isinstance(reason, (zk.RolledBackError, zk.RuntimeInconsistency))]
+        return next(iter([*real, *reasons]), None)
+
+
+def unavailable(reason: str) -> ClusterUnavailable:
+    """The error of a store that does not answer."""
+    return ClusterUnavailable(
+        f"state store unavailable: {reason}", "What runs goes on; look with `rainband list` once ZooKeeper answers"
+    )
