@@ -1,13 +1,20 @@
-"""kill -9 of each kind of process, once under load: nothing lost, what was pending runs at most once more."""
+"""Processes that end by kill -9 or by themselves, under load: nothing lost, what was pending runs at most once more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+import signal
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
 
 import pytest
-from kit.chaos import Arena, Case, now, wait
+
+from kit.chaos import SHORT, Arena, Case, alive, now, wait
 
 pytestmark = pytest.mark.faults
+CLUSTER = {"slots": 8, "settings": SHORT}
 
 WORKER_BACK_S = 2.0
 REPLAY_S = 5.0
@@ -15,37 +22,25 @@ DAEMON_BACK_S = 5.0
 STANDSTILL_S = 2.0
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    with Arena(tmp_path_factory.mktemp("kills"), slots=5) as made:
-        yield made
-        made.end_cleanly()
-
-
-@pytest.fixture
-def case(cluster: Arena, request: pytest.FixtureRequest) -> Iterator[Case]:
-    config = getattr(request, "param", {})
-    name = request.node.name.split("[")[0].removeprefix("test_")
-    made = cluster.case(name, **config)
-    made.wait_flowing()
-    yield made
-    made.kill()
-
-
-def kill_and_judge(case: Case, component: str, without: tuple[str, ...] = ()) -> dict[str, object]:
+def kill_and_judge(case: Case, component: str, without: tuple[str, ...] = ()) -> None:
     victim = case.worker(component, without)
     at = case.kill_worker(victim)
     back_s = case.wait_replaced(victim) - at
     case.wait_flowing()
+    check(case, back_s)
+    assert case.arena.logged("supervisor-1", f"worker {victim.pid}", "died", "signal 9 (SIGKILL)")
+    assert any("signal 9 (SIGKILL)" in error.error for error in case.running.errors())
+
+
+def check(case: Case, back_s: float) -> dict[str, Any]:
+    """What issue and catalogue promise of the death of a worker, figures included."""
     verdict = case.judge()
     verdict["back_s"] = round(back_s, 3)
     print(case.name, verdict)
     assert back_s <= WORKER_BACK_S, verdict
-    assert verdict["faults"][0]["all_acked_s"] is None or verdict["faults"][0]["all_acked_s"] <= REPLAY_S, verdict
+    for fault in verdict["faults"]:
+        assert (fault["all_acked_s"] or 0.0) <= REPLAY_S, verdict
     assert verdict["standstill_s"] <= STANDSTILL_S, verdict
-    name = case.arena.names[1]
-    assert case.arena.logged(name, f"worker {victim.pid}", "died", "signal 9 (SIGKILL)")
-    assert any("signal 9 (SIGKILL)" in error.error for error in case.running.errors())
     return verdict
 
 
@@ -57,11 +52,85 @@ def test_f02_killed_worker_of_the_spout(case: Case) -> None:
     kill_and_judge(case, "numbers")
 
 
-@pytest.mark.parametrize(
-    "case", [{"shape": "chain", "workers": 4, "config": {"topology.acker.executors": 1}}], indirect=True
-)
+@pytest.mark.attacked(shape="chain", workers=4, config={"topology.acker.executors": 1})
 def test_f03_killed_worker_of_the_acker(case: Case) -> None:
     kill_and_judge(case, "__acker", without=("numbers", "relay", "sink"))
+
+
+def test_f04_every_worker_killed_at_once(case: Case) -> None:
+    victims = case.workers()
+    assert len(victims) == 3
+    at = case.fault(spout=True)
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
+    for victim in victims:
+        case.wait_replaced(victim)
+    back_s = now() - at
+    case.wait_flowing()
+    check(case, back_s)
+
+
+ENDS = [
+    ("segfault", (), "signal 11 (SIGSEGV)"),
+    ("abort", (), "signal 6 (SIGABRT)"),
+    ("_exit", (3,), "exit code 3"),
+]
+
+
+@pytest.mark.parametrize(("order", "arguments", "cause"), ENDS, ids=[end[0] for end in ENDS])
+def test_f07_worker_ends_by_itself(case: Case, order: str, arguments: tuple[int, ...], cause: str) -> None:
+    before = {w.port: w.pid for w in case.workers()}
+    at = case.fault()
+    case.order("keyed", order, *arguments)
+    dead = wait(lambda: [pid for pid in before.values() if not alive(pid)], 5.0, case.explain)
+    wait(lambda: len(case.workers()) == len(before), 10.0, case.explain)
+    back_s = case.mended() - at
+    case.wait_flowing()
+    check(case, back_s)
+    assert case.arena.logged("supervisor-1", f"worker {dead[0]}", "died", cause)
+    assert any(cause in error.error for error in case.running.errors())
+
+
+@pytest.mark.parametrize(("order", "error"), [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt")])
+def test_f07_raise_that_is_no_exception_fails_the_tuple(case: Case, order: str, error: str) -> None:
+    before = {w.pid for w in case.workers()}
+    case.fault()
+    case.order("keyed", order, *([3] if order == "exit" else []))
+    case.mended()
+    case.wait_flowing()
+    verdict = case.judge()
+    assert {w.pid for w in case.workers()} == before
+    assert verdict["again"] <= 2, verdict
+    assert any(error in known.error for known in case.running.errors("keyed"))
+
+
+def started_at(cluster: Arena, port: int) -> list[float]:
+    """When workers were started on the port, by the supervisor's log."""
+    lines = cluster.logged("supervisor-1", f"slot {port}: started worker")
+    return [datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in lines]
+
+
+def test_f08_crash_loop_backs_off_and_bothers_nobody(case: Case) -> None:
+    other = case.arena.case("f08-bystander", shape="chain", workers=1)
+    victim = case.worker("relay", without=("numbers",))
+    broken = case.directory / "broken-prepare"
+    broken.touch()
+    before = len(started_at(case.arena, victim.port))
+    case.kill_worker(victim)
+    wait(lambda: len(started_at(case.arena, victim.port)) >= before + 4, 15.0, case.explain)
+    times = started_at(case.arena, victim.port)[before:]
+    gaps = [b - a for a, b in pairwise(times)]
+    assert gaps[0] >= 0.5
+    assert gaps[1] >= 1.5
+    assert gaps[2] >= 3.5
+    assert any("says no" in error.error for error in case.running.errors("relay"))
+    assert re.search(r"again in [124] s", case.arena.log("supervisor-1"))
+    broken.unlink()
+    case.wait_replaced(victim, 15.0)
+    case.wait_flowing()
+    case.judge()
+    assert other.judge()["again"] == 0
+    other.kill()
 
 
 def test_f09_killed_supervisor(case: Case) -> None:

@@ -64,18 +64,19 @@ def alive(pid: int) -> bool:
     return processes.identify(pid) is not None
 
 
-def project_module() -> ModuleType:
-    """The topology file, imported under its own name: that is how workers will find its classes in their bundle."""
-    known = sys.modules.get("numbered")
-    if known is not None:
-        return known
-    spec = importlib.util.spec_from_file_location("numbered", PROJECT / "numbered.py")
+@contextlib.contextmanager
+def imported(project: Path) -> Iterator[ModuleType]:
+    """The topology file in `project`, under its own name: so workers will find its classes in their bundle."""
+    spec = importlib.util.spec_from_file_location("numbered", project / "numbered.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["numbered"] = module
-    spec.loader.exec_module(module)
-    return module
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules["numbered"]
 
 
 class Arena:
@@ -162,7 +163,7 @@ class Arena:
         """kill -9 daemons."""
         for name in names:
             child = self.children.pop(name)
-            os.kill(child.pid, signal.SIGKILL)
+            child.send_signal(signal.SIGKILL)
             child.reap()
             child.close()
 
@@ -304,11 +305,11 @@ class Case:
         self.end = 0
         self.gone = False
         write_source(self.directory / "source-0")
-        build: Callable[..., Topology] = getattr(project_module(), shape)
         settings = {"topology.workers": workers, **config}
-        self.topology = build(name, str(self.directory), rate, settings, **options)
         self.rate = rate
-        self.running: Running = arena.client.submit(self.topology, project=PROJECT)
+        with imported(PROJECT) as module:
+            topology: Topology = getattr(module, shape)(name, str(self.directory), rate, settings, **options)
+            self.running: Running = arena.client.submit(topology, project=PROJECT)
 
     # Looking
 

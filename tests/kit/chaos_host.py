@@ -1,0 +1,142 @@
+"""What a test does to the machine around real processes: small disks, failing system calls, cables. All need root.
+
+Everything made here has the test's own pid in its name and is taken away again, also when the test fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.chaos import wait
+
+NOWHERE = "02:00:00:00:00:01"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, namespaces, ptrace")
+needs_strace = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("strace") is None, reason="needs root and strace")
+needs_ip = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2")
+
+
+def run(*argv: str) -> str:
+    """A command that has to succeed; its output."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr.strip()}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path, kib: int) -> Iterator[Path]:
+    """A file system of its own, so small that it can be filled, at `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=0700", "tmpfs", str(directory))
+    try:
+        yield directory
+    finally:
+        run("umount", "-l", str(directory))
+
+
+def fill(directory: Path) -> Path:
+    """Leave no byte free; the file that takes them all."""
+    filler = directory / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * size) == size:
+                    pass
+    return filler
+
+
+@contextlib.contextmanager
+def failing_calls(pid: int, calls: str, how: str) -> Iterator[subprocess.Popen[str]]:
+    """Attach strace so that system calls of the process fail, wait, or kill it: see `-e inject` in strace(1)."""
+    argv = ["strace", "-f", "-p", str(pid), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"]
+    tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    try:
+        assert tracer.stderr is not None
+        line = tracer.stderr.readline()
+        assert "attached" in line, line
+        yield tracer
+    finally:
+        if tracer.poll() is None:
+            tracer.send_signal(signal.SIGINT)
+        tracer.communicate(timeout=10)
+
+
+class Hosts:
+    """Network namespaces that stand for hosts, on one bridge; this process is on it too, at `here`. A context manager.
+
+    A cut is made of neighbour entries that lead nowhere: packets vanish without a word, one way or both.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.tag = f"rb{os.getpid() % 100_000}"
+        self.net = f"10.213.{os.getpid() % 250}"
+        self.here = f"{self.net}.254"
+        self.names = [f"{self.tag}n{number}" for number in range(1, count + 1)]
+
+    def __enter__(self) -> Hosts:
+        try:
+            run("ip", "link", "add", self.tag, "type", "bridge")
+            run("ip", "addr", "add", f"{self.here}/24", "dev", self.tag)
+            run("ip", "link", "set", self.tag, "up")
+            for number, name in enumerate(self.names, 1):
+                run("ip", "netns", "add", name)
+                run("ip", "link", "add", f"{self.tag}v{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
+                run("ip", "link", "set", f"{self.tag}v{number}", "master", self.tag, "up")
+                run("ip", "-n", name, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
+                run("ip", "-n", name, "link", "set", "eth0", "up")
+                run("ip", "-n", name, "link", "set", "lo", "up")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", self.tag], capture_output=True, check=False)
+
+    def address(self, number: int) -> str:
+        return self.here if number == 0 else f"{self.net}.{number}"
+
+    def prefix(self, number: int) -> list[str]:
+        """In front of a command line: runs it on that host."""
+        return ["ip", "netns", "exec", self.names[number - 1]]
+
+    def cut(self, source: int, target: int, *, one_way: bool = False) -> None:
+        """Packets from host `source` to `target` vanish, and back unless `one_way`. Host 0 is here."""
+        self._neighbour(source, "replace", self.address(target), "lladdr", NOWHERE, "nud", "permanent")
+        if not one_way:
+            self.cut(target, source, one_way=True)
+
+    def heal(self, source: int, target: int) -> None:
+        for one, other in ((source, target), (target, source)):
+            with contextlib.suppress(AssertionError):
+                self._neighbour(one, "del", self.address(other))
+
+    def slow_down(self, number: int, rate: str = "1mbit", latency: str = "500ms") -> None:
+        """A host's way out becomes narrow, with a queue in front of it that drops what waits longer."""
+        shape = ["tbf", "rate", rate, "burst", "16kb", "latency", latency]
+        run(*self.prefix(number), "tc", "qdisc", "replace", "dev", "eth0", "root", *shape)
+
+    def speed_up(self, number: int) -> None:
+        run(*self.prefix(number), "tc", "qdisc", "del", "dev", "eth0", "root")
+
+    def _neighbour(self, number: int, action: str, *words: str) -> None:
+        prefix = ["ip"] if number == 0 else ["ip", "-n", self.names[number - 1]]
+        run(*prefix, "neigh", action, *words, "dev", self.tag if number == 0 else "eth0")
+
+
+def wait_ended(pid: int, timeout_s: float = 10.0) -> None:
+    """Wait until a process that is not our child is gone."""
+    wait(lambda: not Path(f"/proc/{pid}").exists(), timeout_s, f"process {pid} is still there")
