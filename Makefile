@@ -45,7 +45,7 @@ unit-pure: .venv/tools $(INSTALLED)
 	$(PURE) -q -n $(JOBS) tests/unit tests/test_*.py
 
 unit-built: .venv/tools $(INSTALLED)
-	$(BUILT) -q -n $(JOBS) tests/unit
+	$(BUILT) -q -n $(JOBS) tests/unit tests/examples
 
 # These start processes of their own: one test at a time.
 integration simulation faults: .venv/tools $(INSTALLED)

@@ -243,11 +243,11 @@ class LocalRunning(Running):
         if component is not None and component not in known:
             raise UsageError(f"no component {component!r}", did_you_mean(component, known) or f"There is {known}")
 
-    def emitted(self, component: str, stream: str = "default") -> list[tuple[object, ...]]:
+    def emitted(self, component: str, stream: str = "default") -> list[tuple[Any, ...]]:
         """Every tuple that the component emitted on one stream, in order, replays included."""
         return [event.subject for event in self._events(EMITTED, component) if event.stream == stream]
 
-    def executed(self, component: str) -> list[tuple[object, ...]]:
+    def executed(self, component: str) -> list[tuple[Any, ...]]:
         """The values of every tuple that the bolt was given, in order."""
         return [event.subject for event in self._events(EXECUTED, component)]
 

@@ -63,6 +63,8 @@ class VirtualDriver:
             if deadline > now:
                 if until is not None and until():
                     return True
+                if engine.wait_outside(min(deadline, end) - now):
+                    continue
                 passes = 0
             else:
                 passes += 1

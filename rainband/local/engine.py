@@ -135,6 +135,10 @@ class Engine:
         self._collect()
         return min(deadline, self._tick_at) if self.hub.idle else now
 
+    def wait_outside(self, seconds: float) -> bool:
+        """Let up to so much real time pass for calls that may wait for sockets or threads; true when something came."""
+        return any(worker.sides.wait_outside(seconds) for host in self.hosts for _, worker in host.workers())
+
     def report(self) -> None:
         """Every living host reports now."""
         now, wall = self.clock.now(), self.clock.wall()

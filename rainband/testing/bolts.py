@@ -25,7 +25,7 @@ NEVER_S = 86400.0 * 365
 BOUND = ("emit", "emit_many", "emit_direct", "ack", "fail", "reset_timeout")
 
 
-class BoltRun(list[tuple[object, ...]]):
+class BoltRun(list[tuple[Any, ...]]):
     """What the bolt emitted on its default stream, as a list of tuples; and what else there is to know."""
 
     def __init__(self, running: LocalRunning, errors: tuple[ErrorRecord, ...]) -> None:
@@ -34,17 +34,17 @@ class BoltRun(list[tuple[object, ...]]):
         self.errors = errors
         """Errors of user code, with `raise_errors=False`."""
 
-    def emitted(self, stream: str = "default") -> list[tuple[object, ...]]:
+    def emitted(self, stream: str = "default") -> list[tuple[Any, ...]]:
         """Every tuple that was emitted on one stream."""
         return self._running.emitted(BOLT, stream)
 
     @property
-    def acked(self) -> list[tuple[object, ...]]:
+    def acked(self) -> list[tuple[Any, ...]]:
         """The rows whose tuples the bolt acked, in that order."""
         return self._running.acked(BOLT)
 
     @property
-    def failed(self) -> list[tuple[object, ...]]:
+    def failed(self) -> list[tuple[Any, ...]]:
         """The rows whose tuples the bolt failed, in that order."""
         return self._running.failed(BOLT)
 

@@ -42,11 +42,11 @@ class Completed:
         self.seconds = events[-1].at if events else 0.0
         """Virtual seconds from the start to the last thing that happened."""
 
-    def emitted(self, component: str, stream: str = "default") -> list[tuple[object, ...]]:
+    def emitted(self, component: str, stream: str = "default") -> list[tuple[Any, ...]]:
         """Every tuple that the component emitted on one stream, replays included."""
         return self._running.emitted(component, stream)
 
-    def executed(self, component: str) -> list[tuple[object, ...]]:
+    def executed(self, component: str) -> list[tuple[Any, ...]]:
         """The values of every tuple that the bolt was given."""
         return self._running.executed(component)
 

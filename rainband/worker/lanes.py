@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from rainband.clock import Clock
 
-OUTSIDE_S = 2.0
+SILENCE_S = 2.0
 
 
 class Call:
@@ -156,7 +156,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.virtual = clock
         self.threads = 0
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """As ever, but counted: what a thread does takes real time."""
         future = super().run_in_executor(executor, func, *args)
         self.threads += 1
@@ -198,30 +200,37 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class VirtualLane:
     """Runs calls at once in the caller's thread; a coroutine goes on when its virtual time has come.
 
-    Sockets and threads know nothing of virtual time: it stands still while a call may be waiting for one of them, but
-    not for longer than OUTSIDE_S of silence, and half as long after each silence.
+    Sockets and threads know nothing of virtual time. While a call may be waiting for one of them, whoever moves the
+    clock lets as much real time pass, until nothing has come for SILENCE_S.
     """
 
     def __init__(self, results: Results, clock: Clock) -> None:
         self.results = results
         self.loop = VirtualLoop(clock)
         self.tasks: set[asyncio.Task[None]] = set()
-        self.silent = False
-        self.patience_s = OUTSIDE_S
+        self.patience_s = SILENCE_S
 
     def submit(self, call: Call) -> None:
         task = self.loop.create_task(run_call(call, self.results))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        self.silent = False
+        task.add_done_callback(self._done)
         self.loop.run_due()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self.patience_s = SILENCE_S
 
     def advance(self) -> None:
         self.loop.run_due()
-        while self.tasks and not self.silent and self.loop.outside:
-            self.silent = not self.loop.wait_outside(self.patience_s)
-            self.patience_s = self.patience_s / 2 if self.silent else OUTSIDE_S
-            self.loop.run_due()
+
+    def wait_outside(self, timeout_s: float) -> bool:
+        """Let real time pass if a call may be waiting for something outside; true when something came."""
+        if not self.tasks or self.patience_s <= 0.0 or not self.loop.outside:
+            return False
+        came = self.loop.wait_outside(min(timeout_s, self.patience_s))
+        self.patience_s = SILENCE_S if came else self.patience_s - timeout_s
+        self.loop.run_due()
+        return came
 
     def deadline(self) -> float:
         return self.loop.next_due()

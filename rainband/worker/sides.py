@@ -14,7 +14,7 @@ from rainband.topology.components import Bolt, ReliableSpout, Spout
 from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Instruments, Reliable, bind_methods, told
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, SpoutEmitter
-from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
+from rainband.worker.lanes import CURRENT, SILENCE_S, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
 from rainband.worker.routes import Agenda
 from rainband.worker.side import BLOCKING_AHEAD, SideBoltTask, SideEmits, SideSpoutTask, UnderWay
 
@@ -138,7 +138,8 @@ class Sides:
         call.done = threading.Event()
         lane.submit(call)
         if self.virtual:
-            lane.advance()
+            while not call.done.is_set() and self.wait_outside(SILENCE_S):
+                pass
             if not call.done.is_set():
                 raise RuntimeError(f"'{made.component}' waits in {function.__name__}, where virtual time does not pass")
         else:
@@ -169,6 +170,11 @@ class Sides:
         while calls:
             call = calls.popleft()
             call.owner.back(call)
+
+    def wait_outside(self, timeout_s: float) -> bool:
+        """Under a virtual clock: wait in real time for what calls may be waiting for; true when something came."""
+        lane = self.lanes.get("virtual")
+        return isinstance(lane, VirtualLane) and lane.wait_outside(timeout_s)
 
     def deadline(self) -> float:
         return min((lane.deadline() for lane in self.lanes.values()), default=float("inf"))

@@ -54,7 +54,7 @@ def test_runs_by_itself_until_drained(workers: int) -> None:
         running.wait_until(lambda statistics: statistics.acked >= 100, timeout_s=10)
         statistics = running.wait_drained(timeout_s=10)
         assert statistics.acked == 300
-        assert sorted(row[0] for row in running.executed("sink")) == list(range(300))  # type: ignore[type-var]
+        assert sorted(row[0] for row in running.executed("sink")) == list(range(300))
 
 
 def test_async_and_blocking_bolts_have_threads_of_their_own() -> None:
