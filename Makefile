@@ -37,7 +37,7 @@ lint: .venv/tools
 	$(BIN)/ruff check .
 
 types: .venv/tools $(INSTALLED)
-	$(BIN)/mypy rainband tests setup.py $(if $(wildcard examples/*.py),examples) $(if $(wildcard benchmarks/*.py),benchmarks)
+	$(BIN)/mypy rainband tests setup.py $(if $(wildcard examples/*.py),examples)
 
 unit: unit-pure unit-built
 

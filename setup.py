@@ -8,15 +8,16 @@ import runpy
 import sys
 from pathlib import Path
 from typing import Any
+from typing import Any
 
-from setuptools import Extension, setup
+from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 WISH = os.environ.get("RAINBAND_COMPILE", "")
 MYPY = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--python-version=3.11"]
 
 
-def extensions() -> list[Extension]:
+def extensions() -> list[Any]:
     """The compiled modules; rainband works without any of them, slower."""
     hot = [name for name in runpy.run_path(str(ROOT / "rainband" / "build.py"))["HOT"] if (ROOT / name).exists()]
     if WISH == "0" or not hot or not {"bdist_wheel", "build", "build_ext", "editable_wheel"} & set(sys.argv):
