@@ -170,7 +170,8 @@ class WorkerBeat(Record, frozen=True):
 class Heartbeat(Record, frozen=True, tag="heartbeat"):
     """A supervisor and all its workers. `known` maps topology ids to (epoch, assignment version) already applied.
 
-    `stacks` answers a Progress(stacks=True): topology id to {"host:port pid N": text}.
+    `stacks` answers a Progress(stacks=True): topology id to {"host:port pid N": text}. `cluster_id` is the cluster it
+    works for, '' while it has no work.
     """
 
     supervisor: str
@@ -184,6 +185,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
     public_key: str = ""
     stopping: bool = False
     stacks: dict[str, dict[str, str]] = {}
+    cluster_id: str = ""
 
 
 class HeartbeatReply(Record, frozen=True, tag="heartbeat_reply"):
@@ -196,20 +198,25 @@ class HeartbeatReply(Record, frozen=True, tag="heartbeat_reply"):
 
 
 class Upload(Record, frozen=True, tag="upload"):
-    """One piece of a blob (a bundle), addressed by its SHA-256; `offset` in bytes; `done` on the last piece."""
+    """One piece of a blob (a bundle), addressed by its SHA-256; `offset` in bytes; `done` on the last piece.
+
+    `here`: a copy for the Nimbus that is asked, whether it leads or not.
+    """
 
     digest: str
     offset: int
     data: bytes
     done: bool
+    here: bool = False
 
 
 class Download(Record, frozen=True, tag="download"):
-    """Ask for `length` bytes of a blob from `offset`."""
+    """Ask for `length` bytes of a blob from `offset`; `here`: of the Nimbus that is asked, whether it leads or not."""
 
     digest: str
     offset: int
     length: int
+    here: bool = False
 
 
 class Piece(Record, frozen=True, tag="piece"):

@@ -40,7 +40,8 @@ MESSAGES_QUEUED_MAX = 1000
 POLL_LIMIT = 256
 PUSHES_KEPT_MAX = 1000
 TIMEOUT_S = 4.0
-HOPS_MAX = 4
+FOLLOW_S = 0.5
+REST_S = 0.2
 LOST_CHECK_S = 0.1
 REFUSED_S = 1.0
 _NUMBER = struct.Struct("<Q")
@@ -181,20 +182,40 @@ class RpcClient:
             raise UsageError(f"a request of {len(payload)} bytes is larger than {MESSAGE_BYTES_MAX}")
         with self._lock:
             until = self._clock.now() + min(self.timeout_s, wait_s)
-            ready = self._reach(until)
-            for _ in range(HOPS_MAX):
-                address = ready[0]
+            address = self._reach(until)[0]
+            asked: set[str] = set()
+            while True:
                 response = self._ask(address, payload, self._clock.now() + wait_s)
                 if not isinstance(response, Failure):
                     return response
                 refusal = failure(response)
-                if not isinstance(refusal, NotLeader) or response.leader in ("", address):
-                    break
-                self._follow(response.leader)
-                ready = self._poll([self.leader], zmq.POLLOUT, until - self._clock.now())
-                if not ready:
-                    break
-            raise refusal
+                if not isinstance(refusal, NotLeader):
+                    raise refusal
+                asked.add(address)
+                following = self._next(address, response.leader, asked, until)
+                if following is None:
+                    fix = refusal.fix or "Wait until a Nimbus leads again"
+                    raise ClusterUnavailable(f"no Nimbus leads: {refusal.message}", fix)
+                address = following
+
+    def _next(self, address: str, leader: str, asked: set[str], until: float) -> str | None:
+        """Whom to ask after `address` refused, because it does not lead: nothing was done. None when time is over.
+
+        Its word about the leader may be old: so the leader is given little time to be there, then the others are asked,
+        and everybody again after a rest.
+        """
+        if leader not in ("", address) and leader not in asked:
+            self._follow(leader)
+            if self._poll([leader], zmq.POLLOUT, min(FOLLOW_S, until - self._clock.now())):
+                return leader
+        others = self._poll([known for known in self._out if known not in asked], zmq.POLLOUT, 0.0)
+        if others:
+            return others[0]
+        asked.clear()
+        if until - self._clock.now() < REST_S:
+            return None
+        threading.Event().wait(REST_S)
+        return self._reach(until)[0]
 
     def events(self, timeout_s: float = 0.0) -> list[Progress]:
         """What was pushed since the last call, waiting up to `timeout_s` for the first."""

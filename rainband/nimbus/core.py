@@ -85,6 +85,7 @@ class Nimbus:
     ) -> None:
         self.config = Config.layer(config)
         self.address = address
+        self.members: tuple[str, ...] = (address,)
         self._store = store
         self._shelf = Shelf(blobs, self.config["nimbus.upload.expiry.secs"], now)
         self._require_bundle = require_bundle
@@ -393,6 +394,12 @@ class Nimbus:
     # Heartbeats.
 
     def _heartbeat(self, beat: Heartbeat, now: float, wall: float) -> Response:
+        if beat.cluster_id not in ("", self._store.cluster_id):
+            raise Refused(
+                f"cluster id mismatch: {beat.supervisor[:80]} runs workers of {beat.cluster_id[:80]}, "
+                f"this Nimbus belongs to {self._store.cluster_id}",
+                "Bring back that Nimbus's state, or stop the workers before the supervisor joins",
+            )
         restarted = self._roster.hear(beat, now)
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:
@@ -484,7 +491,7 @@ class Nimbus:
             self._entries.values(),
             self._roster,
             now,
-            address=self.address,
+            nimbuses=(self.address, *(member for member in self.members if member != self.address)),
             cluster_id=self._store.cluster_id,
             state=state,
         )

@@ -1,4 +1,4 @@
-"""The Nimbus daemon: sockets, signals and the clock around the core."""
+"""The Nimbus daemon: sockets, signals and the clock around the core and the election."""
 
 from __future__ import annotations
 
@@ -7,30 +7,42 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 from rainband.clock import Clock, SystemClock
-from rainband.cluster.blobs import Blobs, DirectoryBlobs, MemoryBlobs
-from rainband.cluster.memory import MemoryStore
-from rainband.cluster.sqlite import SqliteStore
-from rainband.cluster.store import Store
+from rainband.cluster.election import Standing
 from rainband.config import Config
-from rainband.errors import UsageError
-from rainband.messaging.keys import Keys
+from rainband.errors import ClusterUnavailable, InvalidTopology, RainbandError, StoreError
 from rainband.messaging.rpc import RpcServer
+from rainband.nimbus.copies import PIECE_BYTES, Copied, Copies, Fetched, Named
 from rainband.nimbus.core import Nimbus
-from rainband.records import Failure, Heartbeat, Progress, Request, Response
+from rainband.nimbus.shelf import Shelf
+from rainband.nimbus.state import load_keys, open_state
+from rainband.records import Download, Failure, Heartbeat, Progress, Request, Response, Submit, Upload
+from rainband.topology.plan import Plan
 
 log = logging.getLogger("rainband.nimbus")
 
-KEY_FILE = "cluster.key"
 STILL_S = 5.0
+COPY_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A submit that waits, until monotonic `until`, for its bundle to be on a second Nimbus."""
+
+    peer: bytes
+    request_id: int
+    request: Submit
+    digest: str
+    until: float
 
 
 def run(config: Config) -> None:
     """Be the Nimbus that `config` describes until SIGTERM or SIGINT; the latter raises KeyboardInterrupt afterwards.
 
-    Raises StateLocked, UsageError (state directory), Refused (port in use) or NotAllowed (exposed without keys).
+    Raises StateLocked, UsageError (state directory), Refused (port in use, cluster id mismatch) or NotAllowed (exposed
+    without keys, wrong credentials).
     """
     service = Service(config)
     try:
@@ -43,46 +55,77 @@ def run(config: Config) -> None:
 
 
 class Service:
-    """One Nimbus: opens state and port when made, answers in `serve`, which `stop` ends from any thread."""
+    """One Nimbus: opens state and port when made, answers in `serve`, which `stop` ends from any thread.
+
+    While it leads it has a core, `nimbus`; while another one leads it says so to whoever asks, and keeps copies.
+    """
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self._store, blobs = open_state(config)
+        self._opened = opened = open_state(config)
+        keys = load_keys(config)
         try:
-            self._server = RpcServer(config["nimbus.host"], config["nimbus.port"], load_keys(config))
+            self._server = RpcServer(config["nimbus.host"], config["nimbus.port"], keys)
         except BaseException:
-            self._store.close()
+            opened.store.close()
             raise
         self.address = self._server.address
+        self._nimbus: Nimbus | None = None
+        self._standing = Standing(False)
+        self._shelf = Shelf(opened.blobs, config["nimbus.upload.expiry.secs"], self.clock.now())
+        self._peers: dict[str, bytes] = {}
+        self._held: list[Held] = []
+        self._copied: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._troubles: dict[str, str] = {}
+        self._copies: Copies | None = None
         try:
-            self.nimbus = Nimbus(self._store, blobs, config.plain(), self.clock.now(), address=self.address)
+            opened.election.stand(self.address, self._server.wake)
+            if opened.shared:
+                wake = self._server.wake
+                self._copies = Copies(opened.store, opened.blobs, self._others, wake, keys, self.clock)
+            self._look_who_leads(self.clock.now())
         except BaseException:
             self.close()
             raise
-        self._peers: dict[str, bytes] = {}
-        self._stopping = threading.Event()
-        self._troubles: dict[str, str] = {}
-        for key, reason in self.nimbus.damaged.items():
-            log.error("set aside: the stored %s cannot be read: %s", key, reason)
+
+    @property
+    def nimbus(self) -> Nimbus:
+        """The core, while this one leads."""
+        assert self._nimbus is not None, "this Nimbus does not lead"
+        return self._nimbus
+
+    @property
+    def leads(self) -> bool:
+        return self._nimbus is not None
 
     def serve(self) -> None:
-        """Answer until `stop`."""
-        log.info("nimbus listens on %s, epoch %d", self.address, self.nimbus.epoch)
+        """Answer until `stop`. Raises the RainbandError that makes going on pointless."""
+        log.info("nimbus listens on %s", self.address)
         last = self.clock.now()
         while not self._stopping.is_set():
-            wait_s: float = self.config["nimbus.monitor.freq.secs"]
-            if not self.nimbus.troubles:  # what could not be written is not tried again in a hurry
-                wait_s = max(0.0, min(wait_s, self.nimbus.next_deadline() - last))
+            wait_s = self._wait_s(last)
             requests = self._server.poll(wait_s)
             now = self.clock.now()
             if now - last > wait_s + STILL_S:
                 log.warning("stood still for %.1f s; supervisors get that time on top", now - last)
-                self.nimbus.paused(now - last)
+                if self._nimbus is not None:
+                    self._nimbus.paused(now - last)
             last = now
+            self._look_who_leads(now)
             for peer, request_id, request in requests:
+                if isinstance(request, Submit) and self._must_wait(peer, request_id, request):
+                    continue
                 self._server.reply(peer, request_id, self._answer(request, peer))
+            self._take_copies()
             self._tick()
+
+    def _wait_s(self, now: float) -> float:
+        wait_s: float = self.config["nimbus.monitor.freq.secs"]
+        if self._nimbus is not None and not self._nimbus.troubles:  # what could not be written is not tried in a hurry
+            wait_s = min(wait_s, self._nimbus.next_deadline() - now)
+        return max(0.0, min([wait_s, *(held.until - now for held in self._held)]))
 
     def stop(self) -> None:
         """End `serve`; from any thread or signal handler."""
@@ -90,13 +133,82 @@ class Service:
         self._server.wake()
 
     def close(self) -> None:
-        """Let go of port and state."""
+        """Make way for the next leader, and let go of port and state."""
+        self._opened.election.close()
+        if self._copies is not None:
+            self._copies.close()
+        self._opened.store.close()
         self._server.close()
-        self._store.close()
+
+    # Who leads.
+
+    def _look_who_leads(self, now: float) -> None:
+        before, self._standing = self._standing, self._opened.election.standing(now)
+        standing = self._standing
+        if standing.leads and self._nimbus is None:
+            self._begin(now)
+        elif not standing.leads and self._nimbus is not None:
+            self._step_down(standing.trouble or "another one was elected")
+        elif not standing.leads and standing != before:
+            log.info("%s", standing.trouble or f"nimbus {standing.leader} leads")
+        if self._nimbus is not None and standing.members:
+            self._nimbus.members = standing.members
+        if standing.members != before.members and self._copies is not None:
+            self._copies.upkeep()
+
+    def _begin(self, now: float) -> None:
+        """Take the lead: a new epoch, and what is stored."""
+        opened = self._opened
+        try:
+            self._nimbus = Nimbus(opened.store, opened.blobs, self.config.plain(), now, address=self.address)
+        except ClusterUnavailable as error:
+            log.error("elected, but cannot lead: %s", error)
+            opened.election.resign()
+            return
+        log.info("nimbus %s leads, epoch %d", self.address, self._nimbus.epoch)
+        for key, reason in self._nimbus.damaged.items():
+            log.error("set aside: the stored %s cannot be read: %s", key, reason)
+        self._troubles = {}
+
+    def _step_down(self, reason: str) -> None:
+        log.warning("stale leader: epoch %d is over: %s", self.nimbus.epoch, reason)
+        self._nimbus = None
+        self._peers.clear()
+        self._copied.clear()
+        held, self._held = self._held, []
+        for one in held:
+            self._server.reply(one.peer, one.request_id, self._not_leader())
+
+    def _not_leader(self) -> Failure:
+        standing = self._standing
+        if standing.trouble:
+            fix = "What runs goes on; see whether ZooKeeper is up"
+            return Failure("not_leader", standing.trouble, fix)
+        if not standing.leader or standing.leader == self.address:
+            return Failure("not_leader", "no Nimbus leads at present", "Wait for the end of the election")
+        fix = "Ask that one"
+        return Failure("not_leader", f"the Nimbus at {standing.leader} leads, not this one", fix, standing.leader)
+
+    def _others(self) -> list[str]:
+        """Addresses of the other Nimbuses; on the thread of the copies."""
+        return [address for address in self._standing.members if address != self.address]
+
+    # Requests.
 
     def _answer(self, request: Request, peer: bytes) -> Response:
+        now = self.clock.now()
         try:
-            response = self.nimbus.handle(request, self.clock.now(), self.clock.wall())
+            if isinstance(request, (Upload, Download)) and request.here:
+                return self._shelf.take(request, now) if isinstance(request, Upload) else self._shelf.give(request, now)
+            self._look_who_leads(now)
+            if self._nimbus is None:
+                return self._not_leader()
+            response = self._nimbus.handle(request, now, self.clock.wall())
+            self._look_who_leads(self.clock.now())
+            if not self.leads and isinstance(response, Failure) and response.code == StoreError.code:
+                return self._not_leader()  # refused by its epoch: surely not done
+        except RainbandError as error:
+            return Failure(error.code, error.message, error.fix)
         except Exception as error:  # a bug must not take the others' Nimbus down; nothing was decided
             log.exception("%s failed", type(request).__name__)
             return Failure("error", f"Nimbus failed on this request: {error!r}", "See its log")
@@ -107,43 +219,73 @@ class Service:
                 self._peers[request.supervisor] = peer
         return response
 
+    def _must_wait(self, peer: bytes, request_id: int, request: Submit) -> bool:
+        """Whether the bundle has to get to a second Nimbus first. If so the submit is held until it is there."""
+        if self._copies is None or self._nimbus is None:
+            return False
+        others = self._others()
+        try:
+            digest = Plan.decode(request.plan).bundle
+        except InvalidTopology:
+            return False
+        if not others or not self._shelf.has(digest) or self._copied.get(digest) in others:
+            return False
+        if not any(held.digest == digest for held in self._held):
+            self._copies.push(digest)
+        self._held.append(Held(peer, request_id, request, digest, self.clock.now() + COPY_S))
+        return True
+
+    def _take_copies(self) -> None:
+        now = self.clock.now()
+        for news in self._copies.take() if self._copies is not None else ():
+            match news:
+                case Copied(digest, address):
+                    self._copied[digest] = address
+                    if not address:
+                        log.warning("bundle %s is here only: no other Nimbus answers", digest[:12])
+                    self._release([held for held in self._held if held.digest == digest])
+                case Fetched(digest, data):
+                    self._store_fetched(digest, data, now)
+                case Named(digests) if self._nimbus is None:
+                    self._shelf.clean(digests, now)
+        for late in [held for held in self._held if now >= held.until]:
+            self._held.remove(late)
+            fix = "Submit it again in a moment"
+            failure = Failure("unavailable", "the bundle is still on its way to a second Nimbus", fix)
+            self._server.reply(late.peer, late.request_id, failure)
+
+    def _release(self, ready: list[Held]) -> None:
+        self._held = [held for held in self._held if held not in ready]
+        for held in ready:
+            self._server.reply(held.peer, held.request_id, self._answer(held.request, held.peer))
+
+    def _store_fetched(self, digest: str, data: bytes, now: float) -> None:
+        try:
+            for offset in range(0, len(data), PIECE_BYTES):
+                end = offset + PIECE_BYTES
+                self._shelf.take(Upload(digest, offset, data[offset:end], end >= len(data)), now)
+            log.info("fetched bundle %s from another Nimbus", digest[:12])
+        except RainbandError as error:
+            log.error("bundle %s cannot be kept: %s", digest[:12], error)
+
     def _tick(self) -> None:
-        for supervisor in self.nimbus.tick(self.clock.now()):
+        if self._nimbus is None:
+            return
+        for supervisor in self._nimbus.tick(self.clock.now()):
             self._push(supervisor, Progress())
-        for topology_id, supervisors in self.nimbus.take_stack_requests().items():
+        for topology_id, supervisors in self._nimbus.take_stack_requests().items():
             for supervisor in sorted(supervisors):
                 self._push(supervisor, Progress(topology_id, stacks=True))
-        for topology_id, reason in self.nimbus.troubles.items():
+        for topology_id, reason in self._nimbus.troubles.items():
             if self._troubles.get(topology_id) != reason:
                 log.error("%s stays as it is: %s", topology_id, reason)
-        self._troubles = dict(self.nimbus.troubles)
+        self._troubles = dict(self._nimbus.troubles)
+        self._look_who_leads(self.clock.now())
 
     def _push(self, supervisor: str, progress: Progress) -> None:
         peer = self._peers.get(supervisor)
         if peer is not None and not self._server.push(peer, progress):
             del self._peers[supervisor]
-
-
-def open_state(config: Config) -> tuple[Store, Blobs]:
-    """Store and blobs as `nimbus.state` and `state.dir` say; everything lies in the directory `nimbus` there."""
-    kind = config["nimbus.state"]
-    if kind == "memory":
-        return MemoryStore(), MemoryBlobs()
-    if kind != "sqlite":
-        raise UsageError(f"nimbus.state {kind} is not there yet", "Use sqlite or memory")
-    directory = Path(config["state.dir"]).expanduser() / "nimbus"
-    store = SqliteStore(directory)
-    try:
-        return store, DirectoryBlobs(directory / "blobs")
-    except BaseException:
-        store.close()
-        raise
-
-
-def load_keys(config: Config) -> Keys | None:
-    """The cluster's key pair, when `keys.dir` names a directory."""
-    directory = config["keys.dir"]
-    return Keys.load(Path(directory).expanduser() / KEY_FILE) if directory else None
 
 
 @contextmanager

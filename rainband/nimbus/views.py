@@ -62,16 +62,16 @@ def summary(entry: Entry, *, missing: int, running: int, due_s: float | None, wa
 
 
 def cluster(
-    entries: Iterable[Entry], roster: Roster, now: float, *, address: str, cluster_id: str, state: str
+    entries: Iterable[Entry], roster: Roster, now: float, *, nimbuses: tuple[str, ...], cluster_id: str, state: str
 ) -> ClusterSummary:
-    """Nimbus at `address`, the supervisors and which of their slots are in use."""
+    """The `nimbuses`, the leader first, the supervisors and which of their slots are in use."""
     used: dict[str, list[int]] = {}
     for entry in entries:
         for slot in entry.slots:
             used.setdefault(slot.supervisor, []).append(slot.port)
     return ClusterSummary(
-        leader=address,
-        nimbuses=(address,),
+        leader=nimbuses[0],
+        nimbuses=nimbuses,
         supervisors=roster.summaries(used, now),
         cluster_id=cluster_id,
         state=state,

@@ -305,6 +305,7 @@ class Supervisor:
             public_key=self.keys.public.decode() if self.keys is not None else "",
             stopping=stopping,
             stacks=stacks,
+            cluster_id=memory.cluster_id if memory.assignments else "",
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:

@@ -163,8 +163,17 @@ def test_two_that_name_each_other_leader_end_in_a_refusal(
     one = start(lambda request: Failure("not_leader", "not me", leader=names["two"]))
     two = start(lambda request: Failure("not_leader", "not me", leader=names["one"]))
     names.update(one=one.address, two=two.address)
-    with pytest.raises(NotLeader):
-        connect(one.address, two.address).call(Kill("a"))
+    with pytest.raises(ClusterUnavailable, match="no Nimbus leads: not me"):
+        connect(one.address, two.address, timeout_s=1.0).call(Kill("a"))
+
+
+def test_an_election_under_way_is_waited_for(
+    start: Callable[..., Nimbus], connect: Callable[..., RpcClient]
+) -> None:
+    refusals = [Failure("not_leader", "no Nimbus leads at present")] * 4
+    one = start(lambda request: refusals.pop() if refusals else Done("a"))
+    assert connect(closed_port(), one.address).call(Kill("a")) == Done("a")
+    assert len(one.requests) == 5
 
 
 def test_a_seed_that_is_down_does_no_harm(start: Callable[..., Nimbus], connect: Callable[..., RpcClient]) -> None:

@@ -1,0 +1,113 @@
+"""Where this Nimbus keeps the truth, as its settings say: the store, the bundles, and the election if there is one."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from rainband.cluster.blobs import Blobs, DirectoryBlobs, MemoryBlobs
+from rainband.cluster.election import Alone, Election
+from rainband.cluster.memory import MemoryStore
+from rainband.cluster.sqlite import SqliteStore, make_private
+from rainband.cluster.store import Store
+from rainband.config import Config
+from rainband.errors import NotAllowed, UsageError
+from rainband.messaging.keys import Keys
+
+KEY_FILE = "cluster.key"
+AUTH_FILE = "zookeeper.auth"
+AUTH_BYTES_MAX = 1024
+USER = "rainband"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`shared`: other Nimbuses may stand for election on the same store."""
+
+    store: Store
+    blobs: Blobs
+    election: Election
+    shared: bool = False
+
+
+def open_state(config: Config) -> Opened:
+    """As `nimbus.state` and `state.dir` say; what is on this machine lies in the directory `nimbus` there.
+
+    Raises StateLocked, UsageError or NotAllowed. A ZooKeeper that does not answer is no error: it may come yet.
+    """
+    kind: str = config["nimbus.state"]
+    if kind == "memory":
+        return Opened(MemoryStore(), MemoryBlobs(), Alone())
+    directory = Path(config["state.dir"]).expanduser() / "nimbus"
+    if kind == "sqlite":
+        store = SqliteStore(directory)
+        try:
+            return Opened(store, DirectoryBlobs(directory / "blobs"), Alone())
+        except BaseException:
+            store.close()
+            raise
+    from rainband.cluster.zookeeper import ZooKeeperStore
+
+    make_private(directory)
+    blobs = DirectoryBlobs(directory / "blobs")
+    session_s: float = config["nimbus.zookeeper.session.secs"]
+    shared = ZooKeeperStore(kind, credentials(config), session_s=session_s, identity_file=directory / "cluster.id")
+    return Opened(shared, blobs, shared, shared=True)
+
+
+def load_keys(config: Config) -> Keys | None:
+    """The cluster's key pair, when `keys.dir` names a directory."""
+    directory = config["keys.dir"]
+    return Keys.load(Path(directory).expanduser() / KEY_FILE) if directory else None
+
+
+def credentials(config: Config) -> str:
+    """`user:password` for ZooKeeper: from its file, else made of the cluster's key, else from a file of this user.
+
+    Only the last is made when it is not there; it serves Nimbuses of one user on one machine.
+    """
+    named: str | None = config["nimbus.zookeeper.auth.file"]
+    if named is not None:
+        return read_credentials(Path(named).expanduser())
+    keys = load_keys(config)
+    if keys is not None:
+        return f"{USER}:{hmac.new(keys.secret, b'rainband zookeeper', hashlib.sha256).hexdigest()}"
+    path = Path("~/.rainband").expanduser() / AUTH_FILE
+    if not path.exists():
+        make_private(path.parent)
+        write_credentials(path, f"{USER}:{secrets.token_hex(32)}")
+    return read_credentials(path)
+
+
+def read_credentials(path: Path) -> str:
+    """Raises NotAllowed when the file is not there, not ours, open to others, or holds something else."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+            found = os.fstat(file.fileno())
+            text = file.read(AUTH_BYTES_MAX).decode(errors="replace").strip()
+    except OSError as error:
+        fix = "Write user:password into a file of mode 0600"
+        raise NotAllowed(f"cannot read the credentials for ZooKeeper in {path}: {error.strerror}", fix) from None
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise NotAllowed(f"the credentials in {path} are open to other users", f"Run: chmod 600 {path}")
+    user, _, password = text.partition(":")
+    if not user or not password or "\n" in text:
+        raise NotAllowed(f"{path} does not hold credentials for ZooKeeper", "Write one line, user:password")
+    return text
+
+
+def write_credentials(path: Path, text: str) -> None:
+    """A new file of mode 0600; one that another process has just made stays."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    with open(descriptor, "w", closefd=True) as file:
+        file.write(text + "\n")
