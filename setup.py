@@ -8,7 +8,6 @@ import runpy
 import sys
 from pathlib import Path
 from typing import Any
-from typing import Any
 
 from setuptools import setup
 
