@@ -57,9 +57,10 @@ PURE = (
     "groupings/choosers.py", "groupings/hashing.py", "groupings/specs.py",
     "messaging/frames.py", "messaging/link.py", "messaging/links.py", "messaging/values.py",
     "nimbus/lifecycle.py", "nimbus/liveness.py", "nimbus/scheduler.py",
-    "supervisor/slot.py",
+    "supervisor/orders.py", "supervisor/pulse.py", "supervisor/slot.py",
     "topology/order.py", "topology/plan.py", "topology/streams.py", "topology/tuples.py", "topology/validate.py",
-    "worker/books.py", "worker/emit.py", "worker/reliable.py", "worker/routes.py", "worker/window.py",
+    "worker/books.py", "worker/emit.py", "worker/reliable.py", "worker/routes.py", "worker/stalls.py",
+    "worker/tasks.py", "worker/window.py",
 )
 IMPURE = {
     "asyncio", "logging", "os", "pathlib", "queue", "secrets", "select", "shutil", "signal", "socket",

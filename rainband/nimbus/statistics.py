@@ -63,8 +63,11 @@ class Tally:
         """A beat from a slot of the assignment."""
         if self._retired.get(slot) == beat.incarnation:
             return
-        self._turn += 1
         last = self._heard.get(slot)
+        if last is not None and last.beat == beat:
+            last.present = True  # the supervisor repeats what it last heard: no new look
+            return
+        self._turn += 1
         if last is not None and last.beat.incarnation != NO_WORKER:
             if beat.incarnation == NO_WORKER:
                 self._remember(beat.errors)

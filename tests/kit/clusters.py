@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from rainband.records import Heartbeat, TaskCount, WorkerBeat, WorkerState
 from rainband.topology.plan import ComponentPlan, InputPlan, Plan, StreamPlan
 
 WALL = 1_700_000_000.0
+MOMENTS = count(1)
 
 
 def word_count(name: str = "wc", workers: int = 1, **fields: object) -> Plan:
@@ -13,8 +16,8 @@ def word_count(name: str = "wc", workers: int = 1, **fields: object) -> Plan:
     lines = ComponentPlan("lines", "spout", {"default": StreamPlan(("line",))}, (), 1, 1, 64)
     shuffled = (InputPlan("lines", "default", "shuffle"),)
     split = ComponentPlan("split", "bolt", {"default": StreamPlan(("word",))}, shuffled, 2, 2, 128)
-    count = ComponentPlan("count", "bolt", {}, (InputPlan("split", "default", "fields", ("word",)),), 2, 4, 256)
-    components = {"lines": lines, "split": split, "count": count}
+    counter = ComponentPlan("count", "bolt", {}, (InputPlan("split", "default", "fields", ("word",)),), 2, 4, 256)
+    components = {"lines": lines, "split": split, "count": counter}
     return Plan(name, components, {"topology.workers": workers}, **fields)  # type: ignore[arg-type]
 
 
@@ -27,6 +30,8 @@ def beat(
     version: int = 1,
     **fields: object,
 ) -> WorkerBeat:
+    """What a worker says now: each beat a moment later than the one before."""
+    fields.setdefault("uptime_s", float(next(MOMENTS)))
     return WorkerBeat(topology_id, port, 100, incarnation, version, state, tasks=tasks, **fields)  # type: ignore[arg-type]
 
 

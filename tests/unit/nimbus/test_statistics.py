@@ -133,6 +133,15 @@ def test_drained_takes_two_looks_at_several_workers() -> None:
     assert total(tally, at).drained
 
 
+def test_a_repeated_beat_is_no_second_look() -> None:
+    tally = Tally()
+    at = entry(ONE, TWO)
+    for said in 2 * [idle(6700, 1)], 2 * [idle(6701, 2)]:
+        for repeated in said:
+            tally.hear(ONE if repeated.port == 6700 else TWO, repeated)
+    assert not total(tally, at).drained
+
+
 def test_work_between_two_looks_begins_them_anew() -> None:
     """A tuple was on its way between two workers that both looked idle."""
     tally = Tally()
