@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,8 @@ R = TypeVar("R")
 
 SUPERVISORS, SLOTS = 2, 16
 
-Sources = Mapping[str, Sequence[Sequence[object]] | Mapping[str, Any]]
+Sources = Mapping[str, Any]
+"""Rows by spout id: a list of rows for the default stream, or such lists by stream."""
 
 
 class LocalCluster:

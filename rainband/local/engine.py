@@ -58,12 +58,12 @@ class Wishes:
 
 @dataclass
 class Guest:
-    """One topology that was submitted: its code, what was seen of it, how far its spouts have come."""
+    """One topology that was submitted: its code, what was seen of it, how far its spouts have come on each host."""
 
     topology: Topology
     load: Load
     recorder: Recorder
-    positions: MemoryPositions = field(default_factory=MemoryPositions)
+    positions: dict[str, MemoryPositions] = field(default_factory=dict)
 
 
 class Engine:
@@ -206,7 +206,7 @@ class Engine:
             custom=guest.topology.custom_grouping,
             seed=self._draw(),
             clock=self.clock,
-            positions=guest.positions,
+            positions=guest.positions.setdefault(slot.supervisor, MemoryPositions()),
             instruments=probe,
             raise_errors=self.wishes.raise_errors,
             virtual=self.wishes.virtual,

@@ -11,7 +11,7 @@ from rainband.errors import UsageError
 from rainband.messaging.rpc import TIMEOUT_S, RpcClient
 from rainband.nimbus.client import submit
 from rainband.nimbus.running import pause_really
-from rainband.records import GetStatistics, Request, Response, Slot, Statistics
+from rainband.records import GetStatistics, GetTopology, Request, Response, Slot, Statistics, TopologySummary
 from rainband.supervisor.embedded import EmbeddedCluster, kill_process
 from rainband.topology.graph import Topology
 
@@ -54,8 +54,15 @@ class ProcessCluster:
                 runs = {task.component for task in worker.tasks}
                 if (component is None or component in runs) and port in (None, worker.port):
                     kill_process(worker.pid)
-                    return Slot("", worker.port)
-        raise UsageError(f"no worker runs {component!r}" if component else "there is no such worker")
+                    return self._slot(name, worker.port)
+        wanted = f"runs {component!r}" if component is not None else "is on that port" if port else "is there"
+        raise UsageError(f"no worker {wanted}")
+
+    def _slot(self, name: str, port: int) -> Slot:
+        summary = self.call(GetTopology(name))
+        assert isinstance(summary, TopologySummary)
+        slots = summary.assignment.slots() if summary.assignment is not None else []
+        return next((slot for slot in slots if slot.port == port), Slot("", port))
 
     def close(self) -> None:
         self.client.close()

@@ -1,0 +1,69 @@
+"""LocalCluster(processes=True): the real daemons and workers behind the handle that tests use."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rainband import LocalCluster, TopologyNotFound, UsageError
+from rainband.topology.bundle import load_topology
+
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def forget_imports() -> Iterator[None]:
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    for name in {file.stem for file in EXAMPLES.glob("*.py")} - modules:
+        sys.modules.pop(name, None)
+    sys.path[:] = path
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_topology_on_real_workers_survives_a_kill() -> None:
+    files = sorted(str(path) for path in Path(sysconfig.get_path("stdlib")).glob("*.py"))[:120]
+    lines = sum(Path(file).read_bytes().count(b"\n") for file in files)
+    topology = load_topology(EXAMPLES / "word_count.py", "topology", files)
+    with LocalCluster(processes=True) as cluster:
+        running = cluster.submit(topology, config={"topology.workers": 3})
+        statistics = running.wait_running(timeout_s=30)
+        pids = [worker.pid for worker in statistics.workers]
+        assert len(set(pids)) == 3
+        running.wait_until(lambda s: s.acked > 100, timeout_s=30)
+        slot = cluster.kill_worker("split")
+        assert slot.supervisor
+        statistics = running.wait_drained(timeout_s=60)
+        assert statistics.acked >= lines
+        assert statistics.failed == statistics.replayed
+        pids += [worker.pid for worker in statistics.workers]
+        with pytest.raises(UsageError, match="other processes"):
+            LocalCluster(processes=True, record=True)
+        with pytest.raises(UsageError, match="cannot be seen"):
+            running.instances("split")
+        running.kill(wait_s=0)
+        with pytest.raises(TopologyNotFound):
+            running.statistics()
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def test_rows_instead_of_spouts_travel_too() -> None:
+    topology = load_topology(EXAMPLES / "join.py")
+    with LocalCluster(processes=True, supervisors=1, slots=2) as cluster:
+        sources = {"orders": [[1, "tea"], [2, "jam"]], "payments": [[2, 9.5], [1, 4.0]]}
+        running = cluster.submit(topology, sources=sources, config={"topology.workers": 2})
+        statistics = running.wait_drained(timeout_s=60)
+        assert (statistics.acked, statistics.failed) == (4, 0)
+        assert statistics.components["show"].executed == 2
