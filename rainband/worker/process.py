@@ -41,6 +41,7 @@ from rainband.topology.home import CODE, POSITIONS, Progress, lease_stamp, read_
 from rainband.topology.plan import Plan
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
+from rainband.worker.tasks import SLOW_CALL_S
 from rainband.worker.worker import Worker
 
 logger = logging.getLogger("rainband.worker")
@@ -102,6 +103,7 @@ class WorkerProcess:
         self.worked = False
         self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
+        self.slow_tasks: set[int] = set()
 
     def run(self) -> int:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
@@ -299,6 +301,7 @@ class WorkerProcess:
         for error in beat.errors:
             text = error.traceback or error.error
             logger.error("component %s, task %d, tuple %s\n%s", error.component, error.task, error.tuple or "-", text)
+        self._tell_slow_calls()
         errors = self.errors + beat.errors
         self.errors = ()
         if self.log.dropped:
@@ -306,6 +309,17 @@ class WorkerProcess:
         beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
         if not self.line.send(Beat(beat)):
             self.errors = errors[-100:]
+
+    def _tell_slow_calls(self) -> None:
+        """Name, once each, the tasks whose calls keep everything else in this worker waiting."""
+        for task, made in self.worker.wiring.tasks.items():
+            runner = made.bolt or made.spout
+            if runner is not None and runner.slow_s > SLOW_CALL_S and task not in self.slow_tasks:
+                self.slow_tasks.add(task)
+                logger.warning(
+                    "component %s, task %d: a call took %.1f s, in which nothing else in this worker ran. "
+                    "Set blocking = True on its class, or make the call async def", made.component, task, runner.slow_s
+                )  # fmt: skip
 
     def _crash(self, assignment: Assignment, error: BaseException) -> None:
         """Tell of an error outside every task: user code that cannot be imported, or a fault of our own."""
