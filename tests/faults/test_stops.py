@@ -1,4 +1,4 @@
-"""Processes that stand still (SIGSTOP) and go on; hosts that are lost. What is slow is waited for, what is gone replaced."""
+"""Processes that stand still (SIGSTOP) and go on, and hosts that are lost: what is slow is waited for, no longer."""
 
 from __future__ import annotations
 

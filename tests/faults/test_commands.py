@@ -1,0 +1,180 @@
+"""Commands under attack: the same name at once, clients and Nimbus dying halfway, rebalance and restart under load."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from kit.chaos import PROJECT, SHORT, Arena, Case, imported, now, wait, write_source
+
+from rainband.errors import RainbandError, Refused
+from rainband.nimbus.client import Client
+from rainband.records import Upload
+
+pytestmark = pytest.mark.faults
+CLUSTER = {"supervisors": 2, "slots": 6, "settings": SHORT}
+
+CLIENTS = 50
+
+
+def test_f47_fifty_clients_submit_one_name(cluster: Arena) -> None:
+    directory = cluster.directory / "case-f47"
+    directory.mkdir()
+    write_source(directory / "source-0", 100)
+    with imported(PROJECT) as module:
+        topology = module.chain("f47", str(directory), 100.0, {"topology.workers": 1})
+        with Client(cluster.address) as first:
+            first.submit(topology, name="f47-first", project=PROJECT).kill(wait_s=0)  # the bundle is there from now on
+        outcomes: Counter[str] = Counter()
+        ready = threading.Barrier(CLIENTS)
+
+        def submit() -> None:
+            with Client(cluster.address, timeout_s=30.0) as client:
+                ready.wait(30)
+                try:
+                    client.submit(topology, project=PROJECT)
+                    outcomes["accepted"] += 1
+                except RainbandError as error:
+                    outcomes[str(error).split(".")[0]] += 1
+
+        threads = [threading.Thread(target=submit) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert outcomes == {"accepted": 1, "the name f47 is in use": CLIENTS - 1}
+    assert [t.name for t in cluster.client.topologies()] == ["f47"]
+    cluster.client.topology("f47").kill(wait_s=0)
+
+
+def test_f48_client_or_nimbus_dies_in_an_upload(cluster: Arena) -> None:
+    data = b"half of a bundle" * 1000
+    digest = hashlib.sha256(data).hexdigest()
+    incoming = cluster.state("nimbus") / "nimbus" / "blobs" / "incoming"
+    with Client(cluster.address) as client:
+        client._rpc.call(Upload(digest, 0, data[:5000], False))
+    assert (incoming / digest).is_file()
+    assert not cluster.client.topologies()
+    cluster.kill("nimbus")
+    cluster.start("nimbus")
+    cluster.wait_supervisors(2)
+    assert not list(incoming.iterdir())
+    assert not (incoming.parent / digest).exists()
+    assert not cluster.client.topologies()
+
+
+@pytest.mark.slow
+def test_f48_upload_without_a_submit_is_thrown_away(tmp_path: Path) -> None:
+    with Arena(tmp_path, supervisors=0, extra={"nimbus": {"nimbus.upload.expiry.secs": 1}}) as arena:
+        blobs = arena.state("nimbus") / "nimbus" / "blobs"
+        for data, done in ((b"whole", True), (b"half", False)):
+            arena.client._rpc.call(Upload(hashlib.sha256(data).hexdigest(), 0, data, done))
+
+        def kept() -> list[Path]:
+            return [path for path in blobs.rglob("*") if path.is_file()]
+
+        assert len(kept()) == 2
+        wait(lambda: not kept(), 150.0)
+
+
+def test_f49_nimbus_dies_in_the_wait_of_a_rebalance(case: Case) -> None:
+    cluster = case.arena
+    case.fault()
+    case.order("pairs", "sleep", 1.5)  # so that something stays pending, and the rebalance has to wait
+    asked = threading.Thread(target=lambda: quietly(lambda: case.running.rebalance(workers=2, wait_s=20)))
+    asked.start()
+    wait(lambda: case.statistics().status == "REBALANCING", 5.0, case.explain)
+    cluster.kill("nimbus")
+    cluster.start("nimbus")
+    cluster.wait_supervisors(2)
+    wait(lambda: (s := case.statistics()).status == "ACTIVE" and s.workers_running == 2, 20.0, case.explain)
+    asked.join(30)
+    case.mended()
+    assert len(case.assignment().slots()) == 2
+    case.wait_flowing()
+    assert case.judge()["again"] == 0
+
+
+def quietly(act: object) -> None:
+    """A call whose Nimbus may die under it."""
+    try:
+        act()  # type: ignore[operator]
+    except RainbandError:
+        pass
+
+
+def test_f49_commands_race(case: Case) -> None:
+    accepted: list[tuple[float, str]] = []
+    refused: list[str] = []
+
+    def command(name: str) -> None:
+        with Client(case.arena.address, timeout_s=10.0) as client:
+            running = client.topology(case.name)
+            for _ in range(6):
+                try:
+                    getattr(running, name)(**({"wait_s": 0} if name == "rebalance" else {}))
+                    accepted.append((now(), name))
+                except Refused as error:
+                    refused.append(str(error))
+
+    case.fault()
+    threads = [threading.Thread(target=command, args=(name,)) for name in ("activate", "deactivate", "rebalance")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert all("is being rebalanced" in text for text in refused)
+    wait(lambda: case.statistics().status != "REBALANCING", 10.0, case.explain)
+    last = [name for _, name in sorted(accepted) if name != "rebalance"][-1]
+    print(f"{len(accepted)} accepted, {len(refused)} refused, last {last}")
+    case.running.activate()
+    wait(lambda: (s := case.statistics()).status == "ACTIVE" and s.workers_running == 3, 20.0, case.explain)
+    case.mended()
+    case.wait_flowing()
+    case.judge()
+
+
+def test_f50_grow_and_shrink(case: Case) -> None:
+    case.fault()
+    case.running.rebalance(workers=4, parallelism={"relay": 2})
+    case.wait_flowing()
+    case.running.rebalance(workers=2)
+    case.mended()
+    case.wait_flowing()
+    verdict = case.judge()
+    assert verdict["again"] == 0, verdict
+    assert len(case.assignment().slots()) == 2
+
+
+def test_f50_worker_killed_during_a_rebalance(case: Case) -> None:
+    victim = case.worker("relay", without=("numbers",))
+    at = case.kill_worker(victim)
+    case.running.rebalance(workers=4, wait_s=5)
+    back_s = case.mended() - at
+    case.wait_flowing()
+    verdict = case.judge()
+    print(f"rebalanced over a death after {back_s:.1f} s", verdict)
+    assert back_s <= 10.0
+    assert len(case.assignment().slots()) == 4
+
+
+def test_f56_rolling_restart(case: Case) -> None:
+    cluster = case.arena
+    before, placed = {w.pid for w in case.workers()}, case.assignment().placements
+    case.fault()
+    for name in reversed(cluster.names):
+        at = now()
+        assert cluster.terminate(name) == 0
+        assert now() - at <= 1.5, f"{name} took {now() - at:.1f} s to stop"
+        case.wait_flowing(100)
+        cluster.start(name)
+        cluster.wait_supervisors(2)
+    wait(lambda: {w.pid for w in case.workers()} == before, 15.0, case.explain)
+    case.mended()
+    verdict = case.judge()
+    assert verdict["again"] == 0, verdict
+    assert case.assignment().placements == placed
+    assert case.statistics().restarts == 0
