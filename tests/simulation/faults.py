@@ -1,0 +1,276 @@
+"""Faults: drawn as a plain list from the seed, so that a shorter list can be tried; and how each strikes the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from rainband.records import Activate, Deactivate, Kill, Rebalance
+from simulation.options import Options
+
+if TYPE_CHECKING:
+    from simulation.hosts import Host
+    from simulation.world import World
+
+BEGIN_S = 1.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`kind` at `at` seconds for `lasts` seconds; `number` and `other` choose whom, `size` how much (0..1)."""
+
+    at: float
+    kind: str
+    lasts: float
+    number: int
+    other: int
+    size: float
+
+    def __str__(self) -> str:
+        return f"{self.at:.3f} {self.kind} lasts {self.lasts:.3f} number {self.number} other {self.other} size {self.size:.3f}"
+
+
+def draw_faults(options: Options) -> tuple[Fault, ...]:
+    """The faults of a seed, in order of time."""
+    rng = Random(f"faults {options.seed}")
+    found = []
+    at = BEGIN_S
+    while options.faults:
+        at += rng.expovariate(1.0 / options.per_fault_s)
+        if at >= options.safety_s:
+            break
+        lasts = rng.choice((0.05, 0.3, 1.0, 3.0, 6.0)) * rng.uniform(0.5, 1.5)
+        found.append(
+            Fault(at, rng.choice(options.faults), lasts, rng.randrange(1000), rng.randrange(1000), rng.random())
+        )
+    return tuple(found)
+
+
+class Faults:
+    """Strikes. Who is hit is chosen among those there at that moment, so any subset of a list makes sense."""
+
+    def __init__(self, world: World, faults: tuple[Fault, ...]) -> None:
+        self.world = world
+        self.faults = faults
+        self.broken: dict[str, float] = {}
+        self.healed = False
+
+    def plan(self) -> None:
+        for fault in self.faults:
+            self.world.at(self.world.time + fault.at, self._strike, fault)
+
+    def _strike(self, fault: Fault) -> None:
+        if not self.healed:
+            self.world.note(f"fault {fault.kind}")
+            getattr(self, f"_{fault.kind}")(fault)
+
+    def _later(self, fault: Fault, act: Any, *args: Any) -> None:
+        self.world.after(fault.lasts, act, *args)
+
+    def is_broken(self, component: str) -> bool:
+        return not self.healed and self.world.time < self.broken.get(component, 0.0)
+
+    def heal(self) -> None:
+        """Everything is up and well from now on."""
+        self.healed = True
+        world = self.world
+        world.wires.heal()
+        world.disk.full = False
+        for process in world.processes():
+            process.pass_s = world.options.pass_s
+            if process.stopped:
+                process.set_stopped(False)
+        for host in world.hosts:
+            if not host.powered:
+                host.power_on()
+            host.start_supervisor()
+            assert host.supervisor is not None
+            if host.supervisor.stopped:
+                host.supervisor.set_stopped(False)
+        for nimbus in world.living_nimbuses():
+            nimbus.dies = ""
+            if nimbus is not world.nimbuses[-1]:
+                nimbus.kill()
+            elif nimbus.stopped:
+                nimbus.set_stopped(False)
+        if not world.living_nimbuses():
+            world.start_nimbus()
+        for name in sorted(world.loads):
+            if not world.client.queue.get(name):
+                world.client.want(name, Activate(name))
+
+    # Whom
+
+    def _process(self, fault: Fault) -> Any:
+        processes = self.world.processes()
+        return processes[fault.number % len(processes)] if processes else None
+
+    def _host(self, number: int) -> Host:
+        return self.world.hosts[number % len(self.world.hosts)]
+
+    def _place(self, number: int) -> str:
+        """The address of a host, of Nimbus, or of the client."""
+        places = [host.address for host in self.world.hosts] + ["nimbus"]
+        return places[number % len(places)]
+
+    # Worker processes
+
+    def _kill_worker(self, fault: Fault) -> None:
+        process = self._process(fault)
+        if process is not None:
+            process.kill(from_outside=True)
+
+    def _stop_worker(self, fault: Fault) -> None:
+        process = self._process(fault)
+        if process is not None:
+            process.set_stopped(True)
+            self._later(fault, process.set_stopped, False)
+
+    def _slow_worker(self, fault: Fault) -> None:
+        """Each pass takes long, as when user code computes."""
+        process = self._process(fault)
+        if process is not None:
+            process.pass_s = 0.02 + fault.size
+            self._later(fault, self._fast_again, process)
+
+    def _fast_again(self, process: Any) -> None:
+        process.pass_s = self.world.options.pass_s
+
+    def _crash_loop(self, fault: Fault) -> None:
+        """A component's open or prepare raises for a while; its workers die."""
+        load = self.world.loads[sorted(self.world.loads)[fault.number % len(self.world.loads)]]
+        names = sorted(load.made)
+        self.broken[names[fault.other % len(names)]] = self.world.time + fault.lasts
+        self._kill_worker(fault)
+
+    # Machines and daemons
+
+    def _kill_supervisor(self, fault: Fault) -> None:
+        host = self._host(fault.number)
+        host.kill_supervisor()
+        self._later(fault, host.start_supervisor)
+
+    def _stop_supervisor(self, fault: Fault) -> None:
+        supervisor = self._host(fault.number).supervisor
+        if supervisor is not None:
+            supervisor.set_stopped(True)
+            self._later(fault, supervisor.set_stopped, False)
+
+    def _kill_host(self, fault: Fault) -> None:
+        host = self._host(fault.number)
+        if host.powered:
+            host.power_off()
+            self._later(fault, host.power_on)
+
+    def _kill_nimbus(self, fault: Fault) -> None:
+        for nimbus in self.world.living_nimbuses():
+            nimbus.kill()
+        self._later(fault, self._start_nimbus)
+
+    def _start_nimbus(self) -> None:
+        if not self.world.living_nimbuses():
+            self.world.start_nimbus()
+
+    def _crash_nimbus_in_write(self, fault: Fault) -> None:
+        """The next write is its last act: done, or not."""
+        for nimbus in self.world.living_nimbuses():
+            nimbus.dies = "before" if fault.size < 0.5 else "after"
+        self._later(fault, self._kill_doomed)
+
+    def _kill_doomed(self) -> None:
+        for nimbus in self.world.living_nimbuses():
+            if nimbus.dies:
+                nimbus.kill()
+        self._start_nimbus()
+
+    def _stop_nimbus(self, fault: Fault) -> None:
+        for nimbus in self.world.living_nimbuses():
+            nimbus.set_stopped(True)
+            self._later(fault, nimbus.set_stopped, False)
+
+    def _second_nimbus(self, fault: Fault) -> None:
+        """The leader stands still, another takes over, then the old one goes on."""
+        for nimbus in self.world.living_nimbuses():
+            nimbus.set_stopped(True)
+            self._later(fault, nimbus.set_stopped, False)
+            self.world.after(fault.lasts + 5.0, nimbus.kill)
+        self.world.start_nimbus()
+
+    def _disk_full(self, fault: Fault) -> None:
+        self.world.disk.full = True
+        self._later(fault, self._disk_free)
+
+    def _disk_free(self) -> None:
+        self.world.disk.full = False
+
+    # The network
+
+    def _cut(self, fault: Fault) -> None:
+        self.world.wires.cut(self._place(fault.number), self._place(fault.other), self.world.time + min(1.0, fault.lasts))
+
+    def _block(self, fault: Fault, source: str, target: str) -> None:
+        self.world.wires.block(source, target, hold=fault.size < 0.5)
+        self._later(fault, self.world.wires.unblock, source, target)
+
+    def _partition(self, fault: Fault) -> None:
+        """One way only."""
+        self._block(fault, self._place(fault.number), self._place(fault.other))
+
+    def _isolate(self, fault: Fault) -> None:
+        alone = self._host(fault.number).address
+        for place in [host.address for host in self.world.hosts] + ["nimbus"]:
+            if place != alone:
+                self._block(fault, alone, place)
+                self._block(fault, place, alone)
+
+    def _ring(self, fault: Fault) -> None:
+        """Each host hears only its neighbour."""
+        hosts = [host.address for host in self.world.hosts]
+        for number, source in enumerate(hosts):
+            for target in hosts:
+                if source != target and target != hosts[(number + 1) % len(hosts)]:
+                    self._block(fault, source, target)
+
+    def _loss(self, fault: Fault) -> None:
+        self.world.wires.loss = fault.size
+        self._later(fault, self._calm_again)
+
+    def _repeats(self, fault: Fault) -> None:
+        self.world.wires.repeats = fault.size
+        self._later(fault, self._calm_again)
+
+    def _delays(self, fault: Fault) -> None:
+        self.world.wires.jitter_s = 2.0 * fault.size
+        self._later(fault, self._calm_again)
+
+    def _calm_again(self) -> None:
+        if not self.healed:
+            options = self.world.options
+            wires = self.world.wires
+            wires.loss, wires.repeats, wires.jitter_s = options.loss, options.repeats, options.jitter_s
+
+    # What people do
+
+    def _name(self, fault: Fault) -> str:
+        return sorted(self.world.loads)[fault.number % len(self.world.loads)]
+
+    def _rebalance(self, fault: Fault) -> None:
+        name = self._name(fault)
+        load = self.world.loads[name]
+        names = sorted(load.made)
+        component = names[fault.other % len(names)]
+        tasks = len(load.tasks[component])
+        workers = None if fault.size < 0.3 else 1 + fault.other % 6
+        wait_s = None if fault.size < 0.1 else fault.size * 3.0
+        change = {component: 1 + fault.number % tasks}
+        self.world.client.want(name, Rebalance(name, wait_s, workers, change))
+
+    def _pause(self, fault: Fault) -> None:
+        name = self._name(fault)
+        self.world.client.want(name, Deactivate(name))
+        self._later(fault, self.world.client.want, name, Activate(name))
+
+    def _kill_topology(self, fault: Fault) -> None:
+        name = self._name(fault)
+        self.world.client.want(name, Kill(name, fault.size * 3.0), self.world.submission(name))

@@ -1,0 +1,109 @@
+"""What a seed means: the size of the cluster, the shape of the load, the temper of the network. Printed as one record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from random import Random
+
+FAULTS = (
+    "kill_worker", "stop_worker", "slow_worker", "crash_loop", "kill_supervisor", "stop_supervisor", "kill_host",
+    "kill_nimbus", "crash_nimbus_in_write", "stop_nimbus", "second_nimbus", "disk_full",
+    "cut", "partition", "isolate", "ring", "loss", "repeats", "delays",
+    "rebalance", "pause", "kill_topology",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """Durations in virtual seconds, chances from 0 to 1. `faults` are the kinds this seed draws from."""
+
+    seed: int
+    roots: int = 120
+    rate: float = 60.0
+    topologies: int = 1
+    supervisors: int = 2
+    slots: int = 4
+    workers: int = 3
+    bolts: int = 3
+    spouts: int = 1
+    timeout_s: float = 5.0
+    credit: int = 4096
+    pending: int = 1000
+    ackers: int = -1
+    wait_ms: float = 10.0
+    pass_s: float = 0.004
+    delay_s: float = 0.002
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    repeats: float = 0.0
+    fifo: bool = True
+    stale_frames: bool = False
+    lease_s: float = 6.0
+    spawn_s: float = 0.5
+    safety_s: float = 10.0
+    per_fault_s: float = 1.0
+    skew: bool = True
+    without_nimbus: bool = False
+    only_components: str = ""
+    faults: tuple[str, ...] = ()
+
+    @property
+    def calm(self) -> bool:
+        """Nothing is ever lost, late or killed in this run."""
+        return not self.faults and not self.loss and not self.repeats and self.fifo
+
+    def record(self) -> str:
+        """What differs from the plainest run."""
+        plain = Options(self.seed)
+        return " ".join(
+            f"{field.name}={value}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != getattr(plain, field.name) or field.name == "seed"
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def draw(seed: int, roots: int | None = None) -> Options:
+    """The options of `seed`; `roots` overrides how many rows the spouts have in all."""
+    rng = Random(f"options {seed}")
+    calm = rng.random() < 0.08
+    supervisors = rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6))
+    slots = rng.choice((1, 2, 2, 3, 4, 8))
+    kinds = () if calm else tuple(sorted(rng.sample(FAULTS, rng.randint(1, 8))))
+    lossy = not calm and rng.random() < 0.5
+    room = max(1, supervisors * slots)
+    topologies = 2 if room >= 2 and rng.random() < 0.25 else 1
+    safety_s = rng.uniform(4.0, 12.0)
+    wanted = roots if roots is not None else rng.choice((60, 120, 200, 300))
+    return Options(
+        seed,
+        roots=wanted,
+        rate=wanted / safety_s * rng.choice((0.8, 1.5, 4.0)),
+        topologies=topologies,
+        supervisors=supervisors,
+        slots=slots,
+        workers=rng.randint(1, min(6, max(1, room // topologies))),
+        bolts=rng.choice((1, 2, 2, 3, 3, 4, 5, 6)),
+        spouts=rng.choice((1, 1, 2)),
+        timeout_s=rng.choice((2.0, 3.0, 5.0, 8.0)),
+        credit=rng.choice((1, 2, 3, 8, 64, 4096)),
+        pending=rng.choice((1, 4, 16, 100, 1000)),
+        ackers=rng.choice((-1, -1, -1, 1, 2, 3)),
+        wait_ms=rng.choice((5.0, 20.0, 50.0)),
+        pass_s=rng.choice((0.002, 0.005, 0.01)),
+        delay_s=rng.choice((0.0005, 0.002, 0.01, 0.04)),
+        jitter_s=rng.choice((0.0, 0.0, 0.005, 0.1)),
+        loss=rng.choice((0.001, 0.02, 0.1, 0.3)) if lossy and rng.random() < 0.7 else 0.0,
+        repeats=rng.choice((0.01, 0.1, 0.3)) if lossy and rng.random() < 0.5 else 0.0,
+        fifo=calm or rng.random() < 0.5,
+        stale_frames=not calm and rng.random() < 0.4,
+        lease_s=rng.choice((3.0, 6.0)),
+        spawn_s=rng.choice((0.1, 0.5, 1.5)),
+        safety_s=safety_s,
+        per_fault_s=rng.choice((0.4, 0.8, 1.5, 3.0)),
+        skew=rng.random() < 0.7,
+        without_nimbus=not calm and rng.random() < 0.05,
+        faults=kinds,
+    )

@@ -1,0 +1,281 @@
+"""The truth about delivery, kept outside the product: every emit, execution, ack and verdict, and what is wrong with it.
+
+The oracle sees what components see. A *delivery* is one tuple (by uid) for one task; an *attempt* is one emit of a row
+by a spout, with its tree of deliveries. Laws are named as in the catalogue of invariants: D1 no false ack, D2 no loss,
+D3 one verdict, D4 timeouts in time, D5 each delivery once, D6 ids unique, D7 pending bounded, D9 order, D10
+groupings, D11 nothing from a place that was given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from simulation.options import Options
+from simulation.topologies import Load
+
+OPEN, RUNNING, ACKED, FAILED = range(4)
+TIMED_OUT, LOST = 1, 2
+EARLY_S = 1e-6
+
+
+class Violation(Exception):
+    """A law was broken."""
+
+
+class Attempt:
+    """One emit of `row` by one spout task: `open` deliveries of its tree are not acked yet."""
+
+    __slots__ = ("failed", "incarnation", "open", "row", "settled", "started", "touched")
+
+    def __init__(self, row: int, incarnation: int, now: float) -> None:
+        self.row = row
+        self.incarnation = incarnation
+        self.open = 0
+        self.failed = False
+        self.settled = False
+        self.started = now
+        self.touched = now
+
+
+class Emission:
+    """One emitted tuple: the attempts it belongs to, who sent it when, and what became of it at each target task."""
+
+    __slots__ = ("address", "at", "attempts", "incarnation", "places", "row", "source", "state", "stream", "uid")
+
+    def __init__(
+        self, uid: int, row: int, attempts: tuple[Attempt, ...], source: int, incarnation: int, address: str, at: float
+    ) -> None:
+        self.uid = uid
+        self.row = row
+        self.attempts = attempts
+        self.source = source
+        self.incarnation = incarnation
+        self.address = address
+        self.at = at
+        self.stream = "default"
+        self.state: dict[int, int] = {}
+        self.places: dict[int, int] = {}
+
+
+class Oracle:
+    """What happened to one topology. `violations` grows; the world raises them after each event."""
+
+    def __init__(self, load: Load, options: Options, note: Callable[[str], None], violations: list[str]) -> None:
+        self.load = load
+        self.options = options
+        self.note = note
+        self.violations = violations
+        self.tracked = options.ackers != 0
+        self.uids = 0
+        self.emissions: dict[int, Emission] = {}
+        self.current: dict[tuple[int, int, int], Attempt] = {}
+        self.attempts: dict[int, int] = {}
+        self.fails: dict[tuple[int, int, int], int] = {}
+        self.acked: set[int] = set()
+        self.dead: set[int] = set()
+        self.arrived: set[int] = set()
+        self.executed: dict[int, set[str]] = {}
+        self.executions = 0
+        self.timeouts = 0
+        self.roots: set[int] = set()
+        self.order: dict[tuple[int, int, int, int, int], int] = {}
+        self.key_task: dict[tuple[str, str, int], int] = {}
+        self.component_of = load.topology.plan.component_of
+
+    def wrong(self, law: str, text: str) -> None:
+        self.violations.append(f"{law}: {text}")
+
+    # Emits
+
+    def spout_emits(self, task: int, incarnation: int, address: str, row: int, now: float) -> Emission:
+        known = self.current.get((incarnation, task, row))
+        if known is not None and not known.settled:
+            self.wrong("D3", f"row {row} was emitted again by task {task} before its verdict")
+        attempt = Attempt(row, incarnation, now)
+        self.current[incarnation, task, row] = attempt
+        self.attempts[row] = self.attempts.get(row, 0) + 1
+        return self.emission(row, (attempt,), task, incarnation, address, now)
+
+    def emission(
+        self, row: int, attempts: tuple[Attempt, ...], task: int, incarnation: int, address: str, now: float
+    ) -> Emission:
+        self.uids += 1
+        found = Emission(self.uids, row, attempts, task, incarnation, address, now)
+        self.emissions[found.uid] = found
+        return found
+
+    def sent(self, emission: Emission, tasks: tuple[int, ...], places: dict[int, int]) -> None:
+        """The product says where the tuple goes."""
+        for task in tasks:
+            if task in emission.state:
+                self.wrong("D10", f"uid {emission.uid} of task {emission.source} was sent to task {task} twice")
+            emission.state[task] = OPEN
+            emission.places[task] = places.get(task, 0)
+        for attempt in emission.attempts:
+            attempt.open += len(tasks)
+        self.note(f"emit {emission.uid} row {emission.row} {emission.source}->{tasks}")
+
+    def new_root(self, root: int) -> None:
+        if root <= 0:
+            self.wrong("D6", f"root id {root}")
+        if root in self.roots:
+            self.wrong("D6", f"root id {root:#x} was used before")
+        self.roots.add(root)
+
+    def check_grouping(self, emission: Emission, component: str, key: int, local: frozenset[int]) -> None:
+        """D10, for the tuples of one plain emit."""
+        stream = emission.stream
+        for consumer, inputs in self.load.inputs.items():
+            for source, of, kind in inputs:
+                if source != component or of != stream:
+                    continue
+                ids = self.load.tasks[consumer]
+                got = [task for task in emission.state if task in ids]
+                self._check_kind(kind, consumer, component, key, got, ids, local)
+
+    def _check_kind(
+        self, kind: str, consumer: str, component: str, key: int, got: list[int], ids: range, local: frozenset[int]
+    ) -> None:
+        where = f"{component} -{kind}-> {consumer} sent to {got} of {list(ids)}"
+        if kind == "all":
+            if got != list(ids):
+                self.wrong("D10", where)
+            return
+        if len(got) != 1:
+            self.wrong("D10", where)
+        elif kind == "global" and got[0] != ids[0]:
+            self.wrong("D10", where)
+        elif kind in ("fields", "custom"):
+            if self.key_task.setdefault((component, consumer, key), got[0]) != got[0]:
+                self.wrong("D10", f"{where}, key {key} went elsewhere before")
+        elif kind == "local_or_shuffle":
+            if got[0] not in local and any(task in local for task in ids):
+                self.wrong("D10", f"{where}, though some are local")
+
+    # Executions
+
+    def begins(
+        self, uid: int, task: int, incarnation: int, now: float, gave_up: Callable[[int, str, float], bool]
+    ) -> Emission | None:
+        """A task is handed a tuple. `gave_up(task, address, at)`: what was sent then from there counts no more."""
+        emission = self.emissions.get(uid)
+        state = emission.state.get(task) if emission is not None else None
+        if emission is None or state is None:
+            self.wrong("D5", f"task {task} executes uid {uid}, which was never sent to it")
+            return None
+        if state != OPEN:
+            self.wrong("D5", f"task {task} executes uid {uid} of row {emission.row} a second time")
+        emission.state[task] = RUNNING
+        self.executions += 1
+        if gave_up(emission.source, emission.address, emission.at):
+            self.wrong("D11", f"task {task} executes uid {uid} of task {emission.source}, sent from a place given up")
+        lane = (emission.incarnation, emission.source, incarnation, task, emission.places[task])
+        if self.order.get(lane, 0) > uid:
+            self.wrong("D9", f"task {task} executes uid {uid} after {self.order[lane]}, both of task {emission.source}")
+        self.order[lane] = uid
+        self.note(f"exec {uid} {task}")
+        return emission
+
+    def ends(self, emission: Emission, task: int, done: bool) -> None:
+        """A delivery was acked or failed by the component."""
+        if emission.state.get(task) != RUNNING:
+            self.wrong("D5", f"task {task} settled uid {emission.uid} in state {emission.state.get(task)}")
+        emission.state[task] = ACKED if done else FAILED
+        for attempt in emission.attempts:
+            if done:
+                attempt.open -= 1
+            else:
+                attempt.failed = True
+        if done:
+            self.executed.setdefault(emission.row, set()).add(self.component_of[task])
+
+    def touched(self, emission: Emission, now: float) -> None:
+        for attempt in emission.attempts:
+            attempt.touched = now
+
+    # Verdicts
+
+    def verdict(self, task: int, incarnation: int, row: int, done: bool, reason: int, now: float) -> None:
+        attempt = self.current.get((incarnation, task, row))
+        word = "ack" if done else ("fail", "timeout", "loss")[reason]
+        self.note(f"{word} row {row} task {task}")
+        if attempt is None:
+            self.wrong("D3", f"{word} of row {row}, which task {task} never emitted")
+            return
+        if attempt.settled:
+            self.wrong("D3", f"{word} of row {row} by task {task} after another verdict")
+        attempt.settled = True
+        if not self.tracked:
+            return
+        if done:
+            if attempt.failed:
+                self.wrong("D1", f"row {row} is acked although a tuple of its tree failed")
+            elif attempt.open:
+                self.wrong("D1", f"row {row} is acked with {attempt.open} tuples of its tree not processed")
+            self.acked.add(row)
+            return
+        key = (incarnation, task, row)
+        if reason != LOST:
+            self.fails[key] = self.fails.get(key, 0) + 1
+        if reason == TIMED_OUT:
+            self._timed_out(attempt, now)
+        if reason == LOST and self.options.calm:
+            self.wrong("D5", f"row {row} is failed as lost, but nothing was")
+
+    def _timed_out(self, attempt: Attempt, now: float) -> None:
+        self.timeouts += 1
+        if now < attempt.started + self.options.timeout_s - EARLY_S:
+            self.wrong("D4", f"row {attempt.row} timed out after {now - attempt.started:.3f} s")
+        if self.options.calm:
+            what = "had failed, and that was not told" if attempt.failed else f"has {attempt.open} tuples open"
+            self.wrong("D4", f"row {attempt.row} timed out in a run without faults; it {what}")
+
+    def buried(self, task: int, incarnation: int, row: int, retries: int) -> None:
+        """A row became a dead letter."""
+        made = self.load.made[self.component_of[task]]
+        wanted = int(getattr(made, "max_retries", 0))
+        if row not in self.dead:
+            fails = self.fails.get((incarnation, task, row), 0) + 1
+            if fails < wanted + 1 or retries < wanted:
+                self.wrong("D2", f"row {row} is given up after {fails} fails and {retries} retries of {wanted}")
+        self.dead.add(row)
+        self.note(f"dead row {row}")
+
+    # The end
+
+    def unfinished(self) -> list[int]:
+        """Rows that are neither acked nor dead letters."""
+        return [row for row in self.load.all_rows() if row not in self.acked and row not in self.dead]
+
+    def check_end(self) -> None:
+        """D2, once everything has converged."""
+        for row in self.load.all_rows():
+            if row in self.dead:
+                if self.load.letters and row not in self.arrived and row not in self.acked:
+                    self.wrong("D2", f"the dead letter of row {row} never arrived")
+                continue
+            missing = self.load.must_reach(row) - self.executed.get(row, set())
+            if missing:
+                self.wrong("D2", f"row {row} is acked but never came to {sorted(missing)}")
+        if self.options.calm:
+            self._check_calm()
+
+    def _check_calm(self) -> None:
+        """Without faults, exactly once: a row is emitted again only because a component failed it."""
+        failed = sum(self.fails.values())
+        extra = sum(self.attempts.values()) - len(self.attempts)
+        if extra > failed:
+            self.wrong("D5", f"{extra} replays for {failed} fails in a run without faults")
+
+
+def anchors_of(oracle: Oracle, anchors: Any) -> tuple[Attempt, ...]:
+    """The attempts behind the anchors of one emit, each once."""
+    listed = anchors if isinstance(anchors, (list, tuple)) and not hasattr(anchors, "_source") else [anchors]
+    found: dict[int, Attempt] = {}
+    for tup in listed:
+        emission = oracle.emissions.get(tup[1])
+        if emission is not None:
+            for attempt in emission.attempts:
+                found[id(attempt)] = attempt
+    return tuple(found.values())

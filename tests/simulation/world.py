@@ -1,0 +1,396 @@
+"""The engine: one heap of events under virtual time, two phases, one hash over all that happens.
+
+*Safety*: faults strike, laws are checked after every event. *Heal*: no fault any more; everything must converge in
+bounded time, come to rest, and leave nothing behind once killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from rainband.nimbus.rows import read_entries
+from rainband.records import Activate, Kill, Progress, Request, Response, Status, Submit, WorkerBeat, WorkerState
+from rainband.worker.reliable import DeadLetter
+from simulation.chief import Answer, Client, Disk, NimbusProcess
+from simulation.faults import Fault, Faults
+from simulation.hosts import Host
+from simulation.laws import Laws
+from simulation.options import Options
+from simulation.oracle import Oracle, Violation
+from simulation.processes import WorkerProcess
+from simulation.topologies import Load
+from simulation.wires import Wires
+
+START_S = 1000.0
+CONVERGE_S = 60.0
+LOOK_S = 0.25
+REST_S = 2.0
+IDLE_STEPS_PER_S = 50.0
+CLEAR_S = 40.0
+SYNC_S = 1.0
+RPC_DELAY_S = 0.001
+
+logging.getLogger("rainband").setLevel(logging.CRITICAL + 1)
+
+
+@dataclass
+class Guest:
+    """One submitted topology: what it is, and what really happened to it."""
+
+    load: Load
+    oracle: Oracle
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `violation` is '' for a good one."""
+
+    options: Options
+    faults: tuple[Fault, ...]
+    violation: str
+    hash: str
+    roots: int
+    executions: int
+    replays: int
+    virtual_s: float
+    real_s: float
+    steps: int
+    trace: tuple[str, ...] = ()
+
+
+class World:
+    """A cluster as `options` say, struck by `faults`."""
+
+    def __init__(self, options: Options, faults: tuple[Fault, ...], trace: bool = False) -> None:
+        self.options = options
+        self.time = START_S
+        self.heap: list[tuple[float, float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self.serial = 0
+        self.ties = Random(f"ties {options.seed}")
+        self.ids = Random(f"ids {options.seed}")
+        self.rpc = Random(f"rpc {options.seed}")
+        self.digest = hashlib.blake2b(digest_size=12)
+        self.trace: list[str] | None = [] if trace else None
+        self.violations: list[str] = []
+        self.steps = 0
+        self.pids = 100
+        self.phase = "safety"
+        self.laws = Laws(self)
+        self.wires = Wires(self)
+        self.disk = Disk(f"{self.ids.getrandbits(128):032x}")
+        self.loads = {f"t{number}": Load(f"t{number}", options, number) for number in range(options.topologies)}
+        self.guests: Guests = Guests(self)
+        skews = Random(f"skew {options.seed}")
+        self.offsets = [skews.uniform(0.0, 1e5) if options.skew else 0.0 for _ in range(options.supervisors + 1)]
+        self.hosts = [
+            Host(self, f"h{number}", f"10.0.0.{number + 1}", tuple(range(6700, 6700 + options.slots)), offset)
+            for number, offset in enumerate(self.offsets[1:])
+        ]
+        self.nimbuses: list[NimbusProcess] = []
+        self.client = Client(self)
+        self.faults = Faults(self, faults)
+
+    # Time
+
+    def now(self) -> float:
+        return self.time
+
+    def at(self, when: float, act: Callable[..., object], *args: Any) -> None:
+        self.serial += 1
+        heapq.heappush(self.heap, (when, self.ties.random(), self.serial, act, args))
+
+    def after(self, seconds: float, act: Callable[..., object], *args: Any) -> None:
+        self.at(self.time + seconds, act, *args)
+
+    def advance(self, until: float, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Let everything happen up to `until`, or until `enough`, which is asked every LOOK_S. Raises Violation."""
+        look_at = self.time
+        heap = self.heap
+        while heap and heap[0][0] <= until:
+            when, _, _, act, args = heapq.heappop(heap)
+            self.time = max(self.time, when)
+            try:
+                act(*args)
+            except Violation:
+                raise
+            except Exception:
+                raise Violation(f"X0: the product raised\n{traceback.format_exc()}") from None
+            if self.violations:
+                raise Violation(self.violations[0])
+            if self.time >= look_at:
+                look_at = self.time + LOOK_S
+                if enough():
+                    return True
+        self.time = until
+        return enough()
+
+    def note(self, text: str) -> None:
+        """Something happened: into the hash, and into the trace if one is wanted."""
+        line = f"{self.time - START_S:.6f} {text}"
+        self.digest.update(line.encode())
+        if self.trace is not None:
+            self.trace.append(line)
+
+    def wrong(self, law: str, text: str) -> None:
+        self.violations.append(f"{law}: {text}")
+
+    def draw_id(self) -> int:
+        return self.ids.getrandbits(62) | 1
+
+    def next_pid(self) -> int:
+        self.pids += 1
+        return self.pids
+
+    # Who is there
+
+    def host(self, name: str) -> Host:
+        return self.hosts[int(name[1:])]
+
+    def processes(self) -> list[WorkerProcess]:
+        """The living worker processes, always in the same order."""
+        return [process for host in self.hosts for _, process in sorted(host.processes.items())]
+
+    def start_nimbus(self) -> NimbusProcess:
+        process = NimbusProcess(self, len(self.nimbuses), self.offsets[0])
+        self.nimbuses.append(process)
+        self.note(f"nimbus {process.number} leads with epoch {process.nimbus.epoch}")
+        return process
+
+    def living_nimbuses(self) -> list[NimbusProcess]:
+        return [process for process in self.nimbuses if process.alive]
+
+    def nimbus_reachable(self, host: str) -> bool:
+        running = [process for process in self.living_nimbuses() if not process.stopped]
+        return bool(running) and self.wires.passes(self.address_of(host), "nimbus")
+
+    def address_of(self, name: str) -> str:
+        return self.host(name).address if name[0] == "h" else name
+
+    def pending(self, topology_id: str) -> int:
+        """Roots that are pending in truth, over all living workers of a topology."""
+        return sum(
+            process.worker.books.pending
+            for process in self.processes()
+            if process.topology_id == topology_id and process.worker is not None
+        )
+
+    def is_submitted(self, name: str) -> bool:
+        entries = read_entries(self.disk.values)[0].values()
+        return any(entry.name == name and entry.row.status is not Status.KILLED for entry in entries)
+
+    # Requests
+
+    def ask(self, source: str, request: Request, answer: Answer, timeout_s: float) -> None:
+        """Send a request to Nimbus; exactly one answer follows, None when there is none in time."""
+        open_calls = [answer]
+
+        def finish(reply: Response | None) -> None:
+            if open_calls:
+                open_calls.pop()(reply)
+
+        def reply_travels(reply: Response | None) -> None:
+            if self.wires.passes("nimbus", address) and not self._loses():
+                self.after(self._delay(), finish, reply)
+
+        address = self.address_of(source)
+        self.after(timeout_s, finish, None)
+        living = self.living_nimbuses()
+        if living and self.wires.passes(address, "nimbus") and not self._loses():
+            target = self.rpc.choice(living)
+            self.after(self._delay(), target.arrive, request, reply_travels)
+
+    def push(self, supervisor: str, progress: Progress) -> None:
+        host = self.host(supervisor)
+        if host.supervisor is not None and self.wires.passes("nimbus", host.address) and not self._loses():
+            self.after(self._delay(), host.supervisor.pushed, progress)
+
+    def _loses(self) -> bool:
+        return self.wires.loss > 0 and self.rpc.random() < self.wires.loss
+
+    def _delay(self) -> float:
+        return RPC_DELAY_S + self.options.delay_s + self.wires.jitter_s * self.rpc.random() ** 3
+
+    # What workers show
+
+    def check(self, process: WorkerProcess) -> None:
+        """D7 after each pass of a worker."""
+        worker = process.worker
+        assert worker is not None
+        for task, spout in worker.books.spouts.items():
+            trees = spout.emitter.pending.trees
+            if len(trees) > self.options.pending:
+                rows = sum(not isinstance(tree.message_id, DeadLetter) for tree in trees.values())
+                if rows > self.options.pending:
+                    self.wrong("D7", f"task {task} has {rows} rows pending of {self.options.pending}")
+        for lines in worker.inbound.lines.values():
+            for line in lines.values():
+                if line.delivered > line.granted:
+                    self.wrong("D7", f"{line.sender} sent task {line.task} {line.delivered} of {line.granted} allowed")
+
+    def hear_errors(self, beat: WorkerBeat) -> None:
+        for error in beat.errors:
+            if "Trouble" not in error.error:
+                self.wrong("X1", f"{error.component} task {error.task}: {error.error}\n{error.traceback}")
+        for counter in ("bad_messages", "frames_malformed", "frames_broken"):
+            if beat.counters.get(counter):
+                self.wrong("X2", f"{counter} = {beat.counters[counter]} without corruption")
+
+    # The run
+
+    def play(self) -> None:
+        """Both phases. Raises Violation."""
+        self.start_nimbus()
+        for number, host in enumerate(self.hosts):
+            self.after(0.01 * number, host.start_supervisor)
+        for name in sorted(self.loads):
+            self.after(0.2, self.client.want, name, self.submission(name))
+        self._sync()
+        self.faults.plan()
+        self.advance(START_S + self.options.safety_s)
+        self.phase = "heal"
+        self.note("heal")
+        self.faults.heal()
+        self._converge()
+        self._rest()
+        self._clear()
+
+    def submission(self, name: str) -> Submit:
+        return Submit(name, self.loads[name].topology.plan.encode())
+
+    def _sync(self) -> None:
+        for host in self.hosts:
+            host.sync()
+        self.after(SYNC_S, self._sync)
+
+    def finals(self) -> list[tuple[str, Guest]]:
+        """The topologies that are there now."""
+        entries = read_entries(self.disk.values)[0]
+        return [(topology_id, self.guests[topology_id]) for topology_id in sorted(entries)]
+
+    def _converged(self) -> bool:
+        if not self.client.idle or len(self.finals()) < len(self.loads):
+            return False
+        for topology_id, guest in self.finals():
+            if guest.oracle.tracked and guest.oracle.unfinished():
+                return False
+            if guest.load.letters and guest.oracle.dead - guest.oracle.arrived - guest.oracle.acked:
+                return False
+            if self.pending(topology_id):
+                return False
+        return all(
+            process.worker is not None and process.worker.state is WorkerState.RUNNING for process in self.processes()
+        )
+
+    def _converge(self) -> None:
+        options = self.options
+        limit = self.time + CONVERGE_S + 2 * options.timeout_s + 2 * options.roots / options.rate
+        if not self.advance(limit, self._converged):
+            raise Violation(f"L1: not converged {limit - START_S:.0f} s after the start: {self.describe()}")
+        for _, guest in self.finals():
+            guest.oracle.check_end()
+        if self.violations:
+            raise Violation(self.violations[0])
+
+    def _rest(self) -> None:
+        """L4 and D8: nothing spins, nothing is left in any book."""
+        longest = 3.5 * self.options.timeout_s if self.options.ackers > 0 else 0.5
+        self.advance(self.time + longest)
+        before = {process.pid: process.passes for process in self.processes()}
+        self.advance(self.time + REST_S)
+        for process in self.processes():
+            rate = (process.passes - before.get(process.pid, process.passes)) / REST_S
+            if rate > IDLE_STEPS_PER_S + 1000.0 / self.options.wait_ms:
+                raise Violation(f"L4: {process.address} makes {rate:.0f} passes per second without anything to do")
+            self._check_empty(process)
+
+    def _check_empty(self, process: WorkerProcess) -> None:
+        worker = process.worker
+        assert worker is not None
+        left = {
+            "ledger entries": sum(len(ledger) for ledger in worker.books.ledgers.values()),
+            "pending": worker.books.pending,
+            "overflow": len(worker.agenda.overflowing),
+            "unsent": sum(not link.idle for link in worker.links.links()),
+            "queued": sum(made.bolt.queued for made in worker.wiring.tasks.values() if made.bolt is not None),
+        }
+        if any(left.values()):
+            raise Violation(f"D8: {process.address} at rest still has {left}")
+
+    def _clear(self) -> None:
+        """A12: killed topologies leave no process, row or assignment."""
+        for name in sorted(self.loads):
+            self.client.want(name, Kill(name, 1.0))
+        if not self.advance(self.time + CLEAR_S, self._is_clear):
+            raise Violation(f"A12: not everything is gone: {self.describe()}")
+
+    def _is_clear(self) -> bool:
+        rows = [key for key in self.disk.values if "/" in key]
+        slots = [s.slot for h in self.hosts if h.supervisor for s in h.supervisor.stations.values() if s.slot.wanted]
+        homes = [home for host in self.hosts for home in host.homes]
+        return not rows and not self.processes() and not slots and not homes
+
+    def describe(self) -> str:
+        """What stands in the way, for people."""
+        parts = [f"waiting requests {[k for k, v in self.client.queue.items() if v]}"]
+        for topology_id, entry in sorted(read_entries(self.disk.values)[0].items()):
+            guest = self.guests[topology_id]
+            unfinished = guest.oracle.unfinished()
+            parts.append(f"{topology_id} {entry.shown_status} {len(unfinished)} rows unfinished, {unfinished[:5]}")
+        for process in self.processes():
+            state = process.worker.state if process.worker is not None else "booting"
+            pending = process.worker.books.pending if process.worker is not None else 0
+            parts.append(f"{process.slot.supervisor}:{process.port} {process.topology_id} {state} pending {pending}")
+        for host in self.hosts:
+            stations = host.supervisor.stations.values() if host.supervisor is not None else ()
+            busy = [f"{s.port} {s.slot.state}" for s in stations if s.slot.state != "EMPTY"]
+            parts.append(f"{host.name}: {busy}")
+        return "; ".join(parts)
+
+
+class Guests(dict[str, Guest]):
+    """By topology id; made when the first worker of a topology begins."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def __missing__(self, topology_id: str) -> Guest:
+        world = self.world
+        load = world.loads[topology_id.partition("-")[0]]
+        self[topology_id] = Guest(load, Oracle(load, world.options, world.note, world.violations))
+        return self[topology_id]
+
+
+
+def run(options: Options, faults: tuple[Fault, ...], trace: bool = False) -> Outcome:
+    """One whole run."""
+    begin = time.perf_counter()
+    world = World(options, faults, trace)
+    violation = ""
+    try:
+        world.play()
+    except Violation as error:
+        violation = f"{error} (at {world.time - START_S:.3f} s, {world.phase})"
+        world.note(violation.partition("\n")[0])
+    oracles = [guest.oracle for guest in world.guests.values()]
+    return Outcome(
+        options,
+        faults,
+        violation,
+        world.digest.hexdigest(),
+        sum(sum(oracle.attempts.values()) for oracle in oracles),
+        sum(oracle.executions for oracle in oracles),
+        sum(sum(oracle.attempts.values()) - len(oracle.attempts) for oracle in oracles),
+        world.time - START_S,
+        time.perf_counter() - begin,
+        world.steps,
+        tuple(world.trace or ()),
+    )
