@@ -12,7 +12,7 @@ from collections import deque
 from random import Random
 from struct import unpack
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from rainband.acker.ledger import Group, Tree
 from rainband.groupings.choosers import Chooser
@@ -35,6 +35,7 @@ class EdgeIds:
         return self.block.pop()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Runner:
     """A task that has input: its inbox, and whether it already stands in a queue to run."""
 

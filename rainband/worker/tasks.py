@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from rainband.acker.ledger import Group, Tree
 from rainband.errors import FailTuple
@@ -27,6 +27,7 @@ LOST = 2
 OnError = Callable[[int, BaseException, "Tuple | None"], None]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class BoltTask(Runner):
     """One task of a `Bolt`: executes what is in its inbox, acks each tuple on return, fails it on a raise."""
 
@@ -303,6 +304,7 @@ class ManualBoltTask(BoltTask):
             self.error(error, tup)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SpoutTask:
     """One spout task: hands back acks and fails, then calls `next_tuple` while window, gate and budget allow.
 
