@@ -295,7 +295,7 @@ def _kill_worker(engine: Engine, component: str | None, port: int | None, topolo
         if topology not in (None, topology_id, guest.topology.name):
             continue
         for slot, worker in engine.workers(topology_id):
-            runs = {made.component for made in worker.wiring.tasks.values()}
+            runs = {placement.executor.component for placement in worker.assignment.on(slot)}
             if (component is None or component in runs) and port in (None, slot.port):
                 engine.kill_worker(slot)
                 return slot

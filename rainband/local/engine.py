@@ -125,6 +125,9 @@ class Engine:
         deadline = self.hub.advance(now)
         for host in self.hosts:
             if host.alive:
+                host.start(now)
+        for host in self.hosts:
+            if host.alive:
                 deadline = min(deadline, host.step(now))
                 if now >= host.beat_at:
                     self._beat(host, now, wall)
@@ -195,7 +198,10 @@ class Engine:
 
     def _hire(self, assignment: Assignment, slot: Slot) -> Worker:
         guest = self.guests[assignment.topology_id]
-        probe = Probe(guest.recorder, CALL_S if self.wishes.virtual else 0.0, IDLE_MAX_S)
+        wishes = self.wishes
+        probe = None
+        if wishes.virtual or wishes.record or wishes.check_values:
+            probe = Probe(guest.recorder, CALL_S if wishes.virtual else 0.0, IDLE_MAX_S)
         return Worker(
             guest.topology.plan,
             assignment,
@@ -208,10 +214,10 @@ class Engine:
             clock=self.clock,
             positions=guest.positions.setdefault(slot.supervisor, MemoryPositions()),
             instruments=probe,
-            raise_errors=self.wishes.raise_errors,
-            virtual=self.wishes.virtual,
+            raise_errors=wishes.raise_errors,
+            virtual=wishes.virtual,
             alone=False,
-            pid=0 if self.wishes.virtual else os.getpid(),
+            pid=0 if wishes.virtual else os.getpid(),
         )
 
     def _gone(self, slot: Slot, incarnation: int, now: float) -> None:

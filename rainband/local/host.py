@@ -97,16 +97,20 @@ class Host:
             if held.worker is not None:
                 held.worker.apply(self.assignments[topology_id], now)
 
+    def start(self, now: float) -> None:
+        """Make the workers that are due; they run with the next `step`, when all can be reached."""
+        for port, tenant in sorted(self.tenants.items()):
+            if tenant.worker is None and now >= tenant.start_at:
+                tenant.worker = self._hire(self.assignments[tenant.topology_id], Slot(self.name, port))
+                tenant.restarts += 1
+
     def step(self, now: float) -> float:
-        """Start what is due and give each worker one pass; when the next pass is wanted."""
+        """Give each worker one pass; when the next pass is wanted."""
         deadline = self.beat_at
         for port, tenant in sorted(self.tenants.items()):
             if tenant.worker is None:
-                if now < tenant.start_at:
-                    deadline = min(deadline, tenant.start_at)
-                    continue
-                tenant.worker = self._hire(self.assignments[tenant.topology_id], Slot(self.name, port))
-                tenant.restarts += 1
+                deadline = min(deadline, tenant.start_at)
+                continue
             before = tenant.worker.state
             wanted_at = tenant.worker.step(now)
             state = tenant.worker.state

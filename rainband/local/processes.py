@@ -48,21 +48,18 @@ class ProcessCluster:
     def kill_worker(self, component: str | None, port: int | None, topology: str | None) -> Slot:
         """kill -9 the process of the first worker that fits."""
         for name in [topology] if topology is not None else self.names:
-            statistics = self.call(GetStatistics(name))
+            summary, statistics = self.call(GetTopology(name)), self.call(GetStatistics(name))
+            assert isinstance(summary, TopologySummary)
             assert isinstance(statistics, Statistics)
-            for worker in statistics.workers:
-                runs = {task.component for task in worker.tasks}
-                if (component is None or component in runs) and port in (None, worker.port):
-                    kill_process(worker.pid)
-                    return self._slot(name, worker.port)
+            pids = {worker.port: worker.pid for worker in statistics.workers}
+            for placement in summary.assignment.placements if summary.assignment is not None else ():
+                slot = placement.slot
+                fits = component in (None, placement.executor.component) and port in (None, slot.port)
+                if fits and slot.port in pids:
+                    kill_process(pids[slot.port])
+                    return slot
         wanted = f"runs {component!r}" if component is not None else "is on that port" if port else "is there"
         raise UsageError(f"no worker {wanted}")
-
-    def _slot(self, name: str, port: int) -> Slot:
-        summary = self.call(GetTopology(name))
-        assert isinstance(summary, TopologySummary)
-        slots = summary.assignment.slots() if summary.assignment is not None else []
-        return next((slot for slot in slots if slot.port == port), Slot("", port))
 
     def close(self) -> None:
         self.client.close()

@@ -167,6 +167,19 @@ def test_nothing_is_lost_with_a_worker(victim: str, workers: int) -> None:
         assert cluster.now < 5
 
 
+@pytest.mark.parametrize("victim", ["__acker", "numbers", "pass"])
+def test_nothing_is_lost_with_an_acker_of_its_own(victim: str) -> None:
+    with LocalCluster(virtual_clock=True, record=True, seed=3) as cluster:
+        running = cluster.submit(reliable(4), config={"topology.acker.executors": 2})
+        cluster.advance(0.2)
+        assert running.statistics().acked > 0
+        cluster.kill_worker(victim)
+        statistics = running.wait_drained(timeout_s=90)
+        assert seen(running) == set(range(400))
+        assert statistics.restarts == 1
+        assert cluster.now < 5
+
+
 def test_what_was_under_way_is_replayed_once_more_at_most() -> None:
     """A bolt is killed with rows inside it; the spout is elsewhere and lives on."""
     builder = TopologyBuilder("held", config={"topology.workers": 3})
