@@ -55,7 +55,9 @@ def stop_with(parent: int | None) -> None:
 
 @click.command("nimbus")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (nimbus.port).")
-@click.option("--state", type=click.Path(), metavar="DIRECTORY", help="Where its state lies (state.dir).")
+@click.option(
+    "--state", metavar="DIRECTORY|URL", help="Where its state lies: a directory, or zookeeper://HOST:PORT[,...]/PATH."
+)
 @while_option
 @options.settings_options
 @options.json_option
@@ -70,7 +72,9 @@ def nimbus_command(
     verbose: bool,
 ) -> None:
     """Run the master: it takes topologies in and says which supervisor runs what. Ctrl-C stops it; topologies go on."""
-    config = daemon_config(config_file, settings, nimbus_port=port, state_dir=state)
+    shared = state if state is not None and "://" in state else None
+    directory = state if shared is None else None
+    config = daemon_config(config_file, settings, nimbus_port=port, nimbus_state=shared, state_dir=directory)
     log_to_stderr(verbose)
     stop_with(parent)
     from rainband.nimbus import service

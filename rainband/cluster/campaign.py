@@ -33,6 +33,7 @@ class Campaign:
         self._clock = keeper.clock
         self._bell = threading.Event()
         self._identity = secrets.token_hex(16)
+        self._left: set[str] = set()
         self._address = ""
         self._wake: Callable[[], None] = lambda: None
         self._addresses: dict[str, str] = {}
@@ -123,9 +124,11 @@ class Campaign:
             resigned, self._resigned = self._resigned, False
             if resigned:
                 self._shown = Standing(False)
-        if resigned:
-            left, self._identity = self._identity, secrets.token_hex(16)
-            self._delete([c.node for c in queue_of(self._nodes(until)) if c.identity == left], until)
+                self._left.add(self._identity)
+                self._identity = secrets.token_hex(16)
+        if self._left:  # until it is sure that nothing of ours stands in the way of the others
+            self._delete([c.node for c in queue_of(self._nodes(until)) if c.identity in self._left], until)
+            self._left.clear()
         nodes = self._nodes(until)
         own, more = places_of(self._identity, queue_of(nodes))
         self._delete([candidate.node for candidate in more], until)
@@ -170,4 +173,5 @@ class Campaign:
         """Make way at once, if ZooKeeper takes it; else the end of the session does."""
         with contextlib.suppress(*LOST, zk.KazooException):
             until = self._clock.now() + CLOSE_S
-            self._delete([c.node for c in queue_of(self._nodes(until)) if c.identity == self._identity], until)
+            own = {self._identity, *self._left}
+            self._delete([c.node for c in queue_of(self._nodes(until)) if c.identity in own], until)

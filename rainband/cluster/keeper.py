@@ -89,11 +89,16 @@ class Keeper:
         self._client.start_async()
 
     def _note_session(self) -> None:
-        """Learn what session the server grants: kazoo tells only its own connection loop (two thirds, in ms)."""
+        """Learn what session the server grants: kazoo tells only its own connection loop (two thirds, in ms).
+
+        And be let in by servers that know less than we have seen, which matters when their data was wiped: else we would
+        never learn that. What has to be fresh is read after a sync.
+        """
         connection = self._client._connection
         connect = connection._connect
 
         def noting(*arguments: Any) -> tuple[float, float]:
+            self._client.last_zxid = 0
             read_ms, connect_ms = connect(*arguments)
             self.session_s = read_ms * 1.5 / 1000
             return read_ms, connect_ms
