@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
+import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from kazoo.client import KazooClient
+from kazoo.exceptions import BadVersionError, ConnectionLoss, NoAuthError
 
 from kit import zookeeper
+from kit.nimbuses import wait
 from kit.zookeeper import Ensemble
+from rainband.clock import SystemClock
+from rainband.cluster.election import Standing, lasts_s
+from rainband.cluster.keeper import Batch, parse
+from rainband.cluster.store import Change, Delete, Put
 from rainband.cluster.zookeeper import ZooKeeperStore
+from rainband.errors import ClusterUnavailable, NotAllowed, Refused, StoreError, UsageError
 
 zookeeper.require()
+CLOCK = SystemClock()
 CREDENTIALS = "rainband:a secret of the tests"
 
 
@@ -66,6 +80,279 @@ def reopen(tmp_path: Path) -> Iterator[object]:
 
 suite.BACKENDS.clear()
 suite.BACKENDS["zookeeper"] = zookeeper_opener
-for name, test in vars(suite).items():
-    if name.startswith("test_") and name != "test_it_behaves_like_a_dict":
-        globals()[name] = test
+LAWS = {name: law for name, law in vars(suite).items() if name.startswith("test_") and "like_a_dict" not in name}
+globals().update(LAWS)
+
+
+@settings(max_examples=8, deadline=None)
+@given(batches=suite.batches)
+def test_it_behaves_like_a_dict(batches: list[list[Change]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    suite.test_it_behaves_like_a_dict.hypothesis.inner_test("zookeeper", batches, tmp_path_factory)
+
+
+@pytest.fixture
+def url() -> str:
+    return SERVER[0].url(f"/own-{next(ROOTS)}")
+
+
+@contextlib.contextmanager
+def opened(url: str, credentials: str = CREDENTIALS, **options: Any) -> Iterator[ZooKeeperStore]:
+    with contextlib.closing(ZooKeeperStore(url, credentials, **{"session_s": 4.0, **options})) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def raw(url: str, **options: Any) -> Iterator[KazooClient]:
+    """A plain connection, as anyone could have."""
+    client = KazooClient(parse(url).servers, timeout=4.0, **options)
+    client.start()
+    try:
+        yield client
+    finally:
+        client.stop()
+        client.close()
+
+
+def standing(store: ZooKeeperStore, want: Callable[[Standing], object], timeout_s: float = 10.0) -> Standing:
+    """What the store says once that is as wanted."""
+    found: list[Standing] = []
+
+    def as_wanted() -> object:
+        found.append(store.standing(CLOCK.now()))
+        return want(found[-1])
+
+    wait(as_wanted, timeout_s)
+    return found[-1]
+
+
+def stand(store: ZooKeeperStore, address: str) -> None:
+    store.stand(address, lambda: None)
+
+
+def test_an_old_leader_writes_nothing_whatever_it_reads(url: str) -> None:
+    """A1: neither at once, nor after reading what the new one wrote."""
+    with opened(url) as old, opened(url) as new:
+        first = old.lead()
+        old.write(first, [Put("counter", b"1")])
+        second = new.lead()
+        assert second == first + 1
+        old.read_all()
+        with pytest.raises(StoreError, match=f"epoch {first} does not lead, epoch {second} does"):
+            old.write(first, [Put("counter", b"2")])
+        new.write(second, [Put("topology/a", b"new")])
+        old.read_all()
+        with pytest.raises((StoreError, ClusterUnavailable)):
+            old.write(first, [Put("counter", b"3")])
+        assert new.read_all().values == {"counter": b"1", "topology/a": b"new"}
+
+
+def test_a_batch_that_lay_in_a_queue_fails_when_it_arrives_late(url: str) -> None:
+    with opened(url) as old, opened(url) as new:
+        epoch = old.lead()
+        late = old._keeper.batch()
+        late.set("facts", data=b"{}", version=old._guard)
+        late.create("entries", "counter", data=b"Vlate")
+        new.lead()
+        assert isinstance(late.commit(CLOCK.now() + 5), BadVersionError)
+        assert new.read_all().values == {}
+        assert new.read_all().epoch == epoch + 1
+
+
+def test_large_values_are_split_and_their_pieces_swept(url: str) -> None:
+    large = os.urandom(3 << 20)
+    with opened(url) as store:
+        epoch = store.lead()
+        store.write(epoch, [Put("plan/a", large), Put("plan/b", large[:400_000]), Put("plan/c", large[:500_000])])
+        assert store.read_all().values == {"plan/a": large, "plan/b": large[:400_000], "plan/c": large[:500_000]}
+        store.write(epoch, [Put("plan/a", b"small"), Delete("plan/b"), Delete("plan/c")])
+        store._keeper.create("large", "f" * 32 + "-000", data=b"of a batch that never came", until=CLOCK.now() + 5)
+    with opened(url) as store:
+        store.lead()
+        assert store.read_all().values == {"plan/a": b"small"}
+        wait(lambda: store._keeper.children("large", until=CLOCK.now() + 5) == [], 5)
+
+
+def test_too_many_changes_for_one_transaction_are_refused(url: str) -> None:
+    with opened(url) as store, pytest.raises(StoreError, match="changes take"):
+        store.write(store.lead(), [Put(f"topology/{n}", b"x" * 100) for n in range(9_000)])
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_an_answer_that_got_lost_is_found_out(url: str, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch was taken, or it was not; either way it counts once."""
+    commit = Batch.commit
+    losses = [ConnectionLoss()]
+
+    def lossy(batch: Batch, until: float) -> Exception | None:
+        reason = commit(batch, until) if taken or not losses else None
+        if losses:
+            raise losses.pop()
+        return reason
+
+    with opened(url) as store:
+        epoch = store.lead()
+        monkeypatch.setattr(Batch, "commit", lossy)
+        store.write(epoch, [Put("counter", b"1")])
+        state = store.read_all()
+        assert not losses
+        assert (state.values, state.version) == ({"counter": b"1"}, 1)
+
+
+def test_nobody_else_may_read_or_write(url: str) -> None:
+    """A25: every node has the digest's ACL and no other."""
+    with opened(url) as store:
+        store.write(store.lead(), [Put("plan/a", b"x" * 300_000), Put("counter", b"1")])
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        own = store._keeper._client
+        nodes = [parse(url).root]
+        for node in nodes:
+            nodes += [f"{node}/{child}" for child in own.get_children(node)]
+            acls = own.get_acls(node)[0]
+            assert [acl.id.scheme for acl in acls] == ["digest"], node
+        assert len(nodes) >= 9
+        with raw(url) as anyone:
+            for node in nodes:
+                with pytest.raises(NoAuthError):
+                    anyone.get(node)
+                with pytest.raises(NoAuthError):
+                    anyone.set(node, b"")
+        with opened(url, "rainband:another") as stranger, pytest.raises(NotAllowed, match="other credentials"):
+            stranger.lead()
+
+
+def test_a_root_that_anyone_may_write_to_is_refused(url: str) -> None:
+    with raw(url) as anyone:
+        anyone.create(parse(url).root, b"")
+    with opened(url) as store, pytest.raises(NotAllowed, match="anyone may write to /own-"):
+        store.lead()
+
+
+def test_a_wiped_root_is_not_begun_anew(url: str, tmp_path: Path) -> None:
+    """F19, for a Nimbus that runs and for one that starts."""
+    memory = tmp_path / "cluster.id"
+    with opened(url, identity_file=memory) as store:
+        epoch = store.lead()
+        assert memory.read_text() == store.cluster_id
+        own = store._keeper._client
+        own.delete(parse(url).root, recursive=True)
+        with pytest.raises(Refused, match=f"cluster id mismatch: this Nimbus belongs to {store.cluster_id}"):
+            store.write(epoch, [Put("counter", b"1")])
+        with opened(url) as other:
+            other.lead()
+            with pytest.raises(Refused, match=f"cluster id mismatch.* to {other.cluster_id}"):
+                store.write(epoch, [Put("counter", b"1")])
+    with opened(url, identity_file=memory) as store, pytest.raises(Refused, match="cluster id mismatch"):
+        store.lead()
+
+
+def test_one_leads_and_the_next_one_takes_over_at_once(url: str) -> None:
+    with opened(url) as first, opened(url) as second:
+        stand(first, "127.0.0.1:1")
+        standing(first, lambda s: s.leads)
+        stand(second, "127.0.0.1:2")
+        seen = standing(second, lambda s: len(s.members) == 2)
+        assert seen == Standing(False, "127.0.0.1:1", ("127.0.0.1:1", "127.0.0.1:2"))
+        first.resign()
+        assert not first.standing(CLOCK.now()).leads
+        standing(second, lambda s: s.leads)
+        standing(first, lambda s: s.leader == "127.0.0.1:2")
+        at = CLOCK.now()
+        second.close()
+        standing(first, lambda s: s.leads)
+        assert CLOCK.now() - at < 1.0
+
+
+def test_an_expired_session_costs_the_lead_and_nothing_else(url: str) -> None:
+    """F18: somebody else ends our session with its own id."""
+    with opened(url) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        epoch = store.lead()
+        store.write(epoch, [Put("counter", b"1")])
+        at = CLOCK.now()
+        with raw(url, client_id=store._keeper._client.client_id):
+            pass
+        standing(store, lambda s: not s.leads)
+        standing(store, lambda s: s.leads)
+        assert CLOCK.now() - at < 5.0
+        assert len(store._keeper.children("election", until=CLOCK.now() + 5)) == 1
+        again = store.lead()
+        assert again > epoch
+        store.write(again, [Put("counter", b"2")])
+
+
+def test_a_lost_answer_to_standing_leaves_one_place_in_the_queue(url: str) -> None:
+    with opened(url) as store:
+        store.lead()
+        for _ in range(2):
+            place = f"{store._campaign._identity}-"
+            store._keeper.create("election", place, data=b"x", until=CLOCK.now() + 5, candidate=True)
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        assert len(store._keeper.children("election", until=CLOCK.now() + 5)) == 1
+
+
+def test_the_lease_ends_by_the_clock_without_a_word_from_the_server(tmp_path: Path) -> None:
+    """A2: the server stands still, connections stay open, kazoo says nothing."""
+    with zookeeper.ensemble(tmp_path) as ensemble, opened(ensemble.url()) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        epoch = store.lead()
+        at = CLOCK.now()
+        ensemble.servers[0].send(signal.SIGSTOP)
+        standing(store, lambda s: not s.leads)
+        assert CLOCK.now() - at <= lasts_s(4.0) + 0.1
+        with pytest.raises(ClusterUnavailable, match="state store unavailable"):
+            store.write(epoch, [Put("counter", b"1")])
+        ensemble.servers[0].send(signal.SIGCONT)
+        standing(store, lambda s: s.leads)
+        store.lead()
+
+
+@pytest.mark.faults
+def test_an_ensemble_loses_its_leader_and_the_state_goes_on(tmp_path: Path) -> None:
+    """F16."""
+    with zookeeper.ensemble(tmp_path, 3) as ensemble, opened(ensemble.url()) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        epoch = store.lead()
+        store.write(epoch, [Put("counter", b"0")])
+        for number in (1, 2):
+            victim = ensemble.leader()
+            at = CLOCK.now()
+            victim.kill()
+            epoch = write_again(store, epoch, b"%d" % number)
+            print(f"ZooKeeper's leader killed, written again after {CLOCK.now() - at:.2f} s")
+            assert CLOCK.now() - at < 8.0
+            assert store.read_all().values == {"counter": b"%d" % number}
+            victim.start()
+            victim.wait_serving()
+
+
+def write_again(store: ZooKeeperStore, epoch: int, value: bytes) -> int:
+    """Write as a Nimbus would: whoever lost the lead stands again."""
+    until = CLOCK.now() + 20
+    while True:
+        assert CLOCK.now() < until
+        try:
+            store.write(epoch, [Put("counter", value)])
+            return epoch
+        except (ClusterUnavailable, StoreError):
+            standing(store, lambda s: s.leads, 20)
+            with contextlib.suppress(ClusterUnavailable):
+                epoch = store.lead()
+
+
+URLS = [
+    "zookeeper://", "zookeeper://host", "zookeeper://host:2181", "zookeeper://host:2181/", "zookeeper://host:0/a",
+    "zookeeper://host:99999/a", "zookeeper://a:b@host:2181/a", "zookeeper://host:2181/a/../b", "zookeeper://,/a",
+    "zookeeper://host:2181/a b", "http://host:2181/a", "zookeeper://host:2181//a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", URLS)
+def test_an_address_that_is_none_is_refused_without_its_password(bad: str) -> None:
+    with pytest.raises(UsageError, match="is not the address of a ZooKeeper") as caught:
+        parse(bad)
+    assert "a:b" not in str(caught.value)
