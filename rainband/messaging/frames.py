@@ -138,9 +138,12 @@ def read_hello(frame: bytes) -> tuple[str, bool]:
     return _address(body[1:]), body[0] == 1
 
 
-def gone(topology: int, sender: int, address: str, incarnation: int) -> bytes:
-    """The frame that says: the process `incarnation` at `address` is dead. Sent by whoever saw it exit."""
-    return build(GONE, topology, sender, 0, 0, 0, [_NUMBER.pack(incarnation), address.encode()])
+def gone(topology: int, sender: int, address: str, incarnation: int, receiver: int = 0) -> bytes:
+    """The frame that says: the process `incarnation` at `address` is dead. Sent by whoever saw it exit.
+
+    With `receiver` = `incarnation` it says to that very process: the sender has fenced you.
+    """
+    return build(GONE, topology, sender, receiver, 0, 0, [_NUMBER.pack(incarnation), address.encode()])
 
 
 def read_gone(frame: bytes) -> tuple[str, int]:

@@ -12,7 +12,10 @@ us by our own incarnation, so a hello that was delayed past its sender's death c
                       B: A is there    <- hello or any frame (to B)
 
 An incarnation that was replaced, dropped, reported dead or refused is fenced: its frames are counted and dropped for
-ever. No clock, socket or random here: `now` is monotonic seconds, frames go in and out as values.
+ever. It may be alive all the same (its slot was given away and given back before it heard of either): then its hello is
+answered with word of its own death, so that it ends and another process, which nobody has fenced, can take its place.
+
+No clock, socket or random here: `now` is monotonic seconds, frames go in and out as values.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from rainband.messaging.link import BUFFER_BYTES, MESSAGE_BYTES_MAX, NEVER, Link
 
 LINKS_MAX: Final = 4096
 FENCED_MAX: Final = 16384
+CONDEMNED_MAX: Final = 64
 
 
 class PeerReplaced:
@@ -54,8 +58,12 @@ class Gone:
         return f"Gone({self.address}, {self.incarnation}, {self.lost_roots})"
 
 
+class Condemned:
+    """A peer has fenced this very process for ever: it can only end, and be started anew."""
+
+
 # A message is (kind, address of the sender's slot, payload).
-Event = tuple[int, str, bytes] | PeerReplaced | Gone
+Event = tuple[int, str, bytes] | PeerReplaced | Gone | Condemned
 
 
 class Outlet(Protocol):
@@ -88,6 +96,7 @@ class Links:
         self.by_incarnation: dict[int, Link] = {}
         self.candidates: dict[int, Link] = {}
         self.fenced: dict[int, None] = {}
+        self.condemned: list[tuple[str, int]] = []
         self.dirty: list[Link] = []
         self.next_at = NEVER
         self.malformed = 0
@@ -119,9 +128,11 @@ class Links:
             return []
         try:
             if header.kind == GONE:
-                return self._gone(frame)
+                return self._gone(header, frame)
             if header.sender in self.fenced or header.sender == self.incarnation:
                 self.refused += 1
+                if header.kind == HELLO and header.sender != self.incarnation:
+                    self._condemn(header.sender, frame)
                 return []
             if header.kind == HELLO:
                 return self._hello(header, frame)
@@ -132,6 +143,8 @@ class Links:
 
     def flush(self, now: float, network: Outlet) -> None:
         """Offer every frame that may leave; what the network does not take now is kept for a later flush."""
+        if self.condemned:
+            self._tell_condemned(network)
         if not self.dirty:
             return
         links = self.dirty[:]
@@ -289,11 +302,23 @@ class Links:
             link.mark()
         return events
 
-    def _gone(self, frame: bytes) -> list[Event]:
+    def _condemn(self, incarnation: int, frame: bytes) -> None:
+        """A fenced process says hello: have the next flush tell it."""
+        address, _ = frames.read_hello(frame)
+        if address != self.my_address and len(self.condemned) < CONDEMNED_MAX:
+            self.condemned.append((address, incarnation))
+
+    def _tell_condemned(self, network: Outlet) -> None:
+        """What the network does not take now is said to its next hello."""
+        for address, incarnation in self.condemned:
+            network.send(address, frames.gone(self.topology, self.incarnation, address, incarnation, incarnation))
+        self.condemned.clear()
+
+    def _gone(self, header: Header, frame: bytes) -> list[Event]:
         address, incarnation = frames.read_gone(frame)
         if incarnation == self.incarnation:
             self.refused += 1
-            return []
+            return [Condemned()] if header.receiver == incarnation and address == self.my_address else []
         if incarnation in self.fenced:
             return []
         link = self.by_address.get(address)

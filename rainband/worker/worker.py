@@ -14,10 +14,10 @@ from typing import Any
 from rainband.acker.ledger import Ledger, Tree
 from rainband.clock import Clock
 from rainband.config import Config
-from rainband.errors import FailTuple, ValueRefused, WireError
+from rainband.errors import FailTuple, Refused, ValueRefused, WireError
 from rainband.groupings.specs import CustomGrouping
 from rainband.messaging.frames import ACKS, CREDIT, DATA
-from rainband.messaging.links import Gone, Links, PeerReplaced
+from rainband.messaging.links import Condemned, Gone, Links, PeerReplaced
 from rainband.messaging.network import Network
 from rainband.records import Assignment, Slot, Status, WorkerBeat, WorkerState
 from rainband.topology.home import wire_id
@@ -238,6 +238,12 @@ class Worker:
             self.wiring.targets[task].place(None, outbox)
         self.wake_at = 0.0
 
+    def condemned(self) -> None:
+        """Peers were told that this process is no more, and take nothing of it: make room for one they will take."""
+        error = Refused("this worker was given up by its peers while it lived; it ends, to be started anew")
+        self.errors.add("__system", 0, error, "", self.agenda.now, self.clock.wall())
+        self.state = WorkerState.CRASHED
+
     def peer_gone(self, slot: Slot, incarnation: int, now: float) -> None:
         """A supervisor saw the process `incarnation` on `slot` end."""
         if slot == self.slot or slot.supervisor not in self.assignment.hosts:
@@ -272,7 +278,10 @@ class Worker:
             target.sent -= 1
             target.drain()
         component, stream = self.wiring.streams[run.number]
-        told = ValueRefused(f"'{component}' emitted on stream '{stream}': {error.message}", error.fix)
+        where = f"'{component}' emitted on stream '{stream}'"
+        if error.field is not None:
+            where += f", field '{self.plan.components[component].streams[stream].fields[error.field]}'"
+        told = ValueRefused(f"{where}: {error.reason}", error.fix)
         self.report(run.sources[position], told, None)
 
     # Life of the components
@@ -319,6 +328,8 @@ class Worker:
         if self.state is not WorkerState.RUNNING:
             return NEVER
         received = self.receive(now)
+        if self.state is not WorkerState.RUNNING:
+            return now
         if self.sides.busy:
             self.sides.collect()
         self.run_bolts()
@@ -356,6 +367,8 @@ class Worker:
                 self.inbound.credit(payload)
         elif isinstance(event, (PeerReplaced, Gone)):
             self.peer_lost(event.address, event.lost_roots)
+        elif isinstance(event, Condemned):
+            self.condemned()
 
     def run_bolts(self) -> None:
         """One turn for every ready task, sinks first. A task held back by its gate parks there."""

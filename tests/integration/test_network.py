@@ -18,7 +18,7 @@ from rainband.errors import NotAllowed, Refused, UsageError
 from rainband.messaging import frames
 from rainband.messaging.frames import ACKS, DATA
 from rainband.messaging.keys import Keys
-from rainband.messaging.links import Gone, Links, PeerReplaced
+from rainband.messaging.links import Condemned, Gone, Links, PeerReplaced
 from rainband.messaging.network import ZmqNetwork
 
 TOPOLOGY = 5
@@ -36,7 +36,7 @@ class Worker:
         self.address = address
         self.links = Links(address, self.incarnation, TOPOLOGY)
         self.got: list[tuple[int, bytes]] = []
-        self.events: list[PeerReplaced | Gone] = []
+        self.events: list[PeerReplaced | Gone | Condemned] = []
 
     def step(self, timeout_s: float = 0.0) -> None:
         now = time.monotonic()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rainband.messaging import frames
 from rainband.messaging.frames import ACKS, CONTROL, CREDIT, DATA, FRAME_BYTES_MAX
 from rainband.messaging.link import HELLO_S_MAX, PROBE_S_MAX, RECEIPT_FRAMES, RECEIPT_S
-from rainband.messaging.links import FENCED_MAX, LINKS_MAX, Gone, Links, PeerReplaced
+from rainband.messaging.links import FENCED_MAX, LINKS_MAX, Condemned, Gone, Links, PeerReplaced
 from rainband.messaging.network import MemoryHub, MemoryNetwork
 
 A, B, C = "a:1", "b:2", "c:3"
@@ -32,7 +32,7 @@ class World:
         self.now = 0.0
         self.links: dict[str, Links] = {}
         self.got: dict[str, list[tuple[int, str, bytes]]] = {}
-        self.events: dict[str, list[PeerReplaced | Gone]] = {}
+        self.events: dict[str, list[PeerReplaced | Gone | Condemned]] = {}
         self.networks: dict[str, MemoryNetwork] = {}
         self.frames: list[tuple[str, str, bytes]] = []
 
@@ -425,6 +425,20 @@ def test_word_of_our_own_death_is_not_believed() -> None:
     world.take(A, frames.gone(TOPOLOGY, 99, A, 11))
     assert world.events[A] == []
     assert world.links[A].refused == 1
+
+
+def test_a_process_that_was_dropped_and_is_wanted_again_learns_that_it_must_begin_anew() -> None:
+    world = pair()
+    world.links[A].drop(B)
+    world.links[A].link(B).send(DATA, b"for the successor")
+    world.step(100)
+    assert any(isinstance(event, Condemned) for event in world.events[B])
+    assert world.payloads(B, A)[DATA] == []
+    world.stop(B)
+    world.start(B, 33, [A])
+    world.step(300)
+    assert world.payloads(B, A)[DATA] == [b"for the successor"]
+    assert world.events[B] == []
 
 
 def test_a_dropped_peer_is_forgotten_and_fenced() -> None:
