@@ -65,6 +65,10 @@ class ValueRefused(EmitRefused, TypeError):
     code = "value_refused"
 
 
+class ArgumentForgotten(EmitRefused, TypeError):
+    """`emit` without the `message_id` of a spout or the `anchors` of a ManualBolt: say None or () to mean none."""
+
+
 class UnknownField(RainbandError, KeyError):
     """`tup["field"]`: the stream has no such field. The message lists the fields it has."""
 

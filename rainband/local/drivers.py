@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, Generic, Protocol, TypeVar
 
 from rainband.clock import SystemClock, VirtualClock
@@ -41,6 +42,7 @@ class VirtualDriver:
         self.clock = clock
 
     def do(self, function: Callable[[Engine], R]) -> R:
+        self.engine.loop.thread = get_ident()
         return function(self.engine)
 
     def pause(self, seconds: float) -> None:
@@ -53,6 +55,7 @@ class VirtualDriver:
         that is to be raised here.
         """
         engine, clock = self.engine, self.clock
+        engine.loop.thread = get_ident()
         end = clock.now() + seconds
         passes = 0
         while True:
@@ -134,6 +137,7 @@ class ThreadDriver:
 
     def _run(self) -> None:
         engine, clock = self.engine, self._clock
+        engine.loop.thread = get_ident()
         try:
             while not self._stopping:
                 while self._errands:

@@ -16,7 +16,7 @@ from rainband.cluster.blobs import MemoryBlobs
 from rainband.cluster.memory import MemoryStore
 from rainband.cluster.positions import MemoryPositions
 from rainband.local.host import Host
-from rainband.local.recording import Probe, Recorder
+from rainband.local.recording import Loop, Probe, Recorder
 from rainband.messaging.network import MemoryHub
 from rainband.messaging.rpc import failure
 from rainband.nimbus.core import Nimbus
@@ -76,6 +76,7 @@ class Engine:
         self.wishes = wishes
         self.random = Random(seed)
         self.hub = MemoryHub(now=clock.now())
+        self.loop = Loop()
         self.guests: dict[str, Guest] = {}
         store = MemoryStore(f"{self.random.getrandbits(128):032x}")
         self.nimbus = Nimbus(store, MemoryBlobs(), settings, clock.now(), require_bundle=False)
@@ -201,7 +202,7 @@ class Engine:
         wishes = self.wishes
         probe = None
         if wishes.virtual or wishes.record or wishes.check_values:
-            probe = Probe(guest.recorder, CALL_S if wishes.virtual else 0.0, IDLE_MAX_S)
+            probe = Probe(guest.recorder, CALL_S if wishes.virtual else 0.0, IDLE_MAX_S, self.loop)
         return Worker(
             guest.topology.plan,
             assignment,

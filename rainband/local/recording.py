@@ -10,15 +10,18 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, NamedTuple
 
 from rainband.clock import Clock
 from rainband.config import Config
-from rainband.errors import ValueRefused
+from rainband.errors import EmitRefused, ValueRefused
 from rainband.messaging.values import PLAIN_TYPES, check_row, decode_rows, encode_rows
 from rainband.topology.components import ManualBolt
 from rainband.topology.graph import Topology
 from rainband.topology.tuples import Tuple
+from rainband.worker.bind import Reliable, bind_methods
+from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter
 from rainband.worker.tasks import SpoutTask
 from rainband.worker.wiring import LocalTask
 
@@ -38,6 +41,18 @@ class Event(NamedTuple):
     task: int
     stream: str
     subject: Any
+
+
+class Loop:
+    """Which thread the workers' loops run on."""
+
+    def __init__(self) -> None:
+        self.thread = get_ident()
+
+    def check(self) -> None:
+        """Refuse an emit in another thread, which would race with this one."""
+        if get_ident() != self.thread:
+            raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
 
 
 class Watched(NamedTuple):
@@ -139,11 +154,12 @@ class Recorder:
 class Probe:
     """The instruments of one worker: see rainband.worker.bind.Instruments."""
 
-    def __init__(self, recorder: Recorder, call_s: float, idle_max_s: float) -> None:
+    def __init__(self, recorder: Recorder, call_s: float, idle_max_s: float, loop: Loop) -> None:
         """Under a virtual clock (`call_s` > 0) each call of a spout takes that long, and one that has nothing to emit
         is asked again after 1, 2, 4 ... ms, at most `idle_max_s`.
         """
         self.recorder = recorder
+        self.loop = loop
         self.call_s = call_s
         self.idle_max_s = idle_max_s
         self._report: Report | None = None
@@ -152,8 +168,9 @@ class Probe:
         """A task was made: look at it in the ways that its callables alone do not offer."""
         instance = made.instance
         if isinstance(instance, ManualBolt):
-            instance.ack = self._settling(made, ACKED, instance.ack)  # type: ignore[method-assign,assignment]
-            instance.fail = self._settling(made, FAILED, instance.fail)  # type: ignore[method-assign,assignment]
+            settling = {"ack": self._settling(made, ACKED, instance.ack)}
+            settling["fail"] = self._settling(made, FAILED, instance.fail)
+            bind_methods(instance, settling)
         if made.bolt is not None:
             self._report = made.bolt.on_error
         elif made.spout is not None:
@@ -163,12 +180,15 @@ class Probe:
                 made.spout.next_tuple = paced(made.spout, self.idle_max_s)
 
     def wrap_emit(self, component: str, task: int, emit: Callable[..., Any]) -> Callable[..., Any]:
-        """`emit`, `emit_many` or `emit_direct` that records and checks each row."""
+        """`emit`, `emit_many` or `emit_direct` that records and checks each row, and its thread."""
         if emit.__name__ == "emit_many":
             return self._emit_many(component, task, emit)
         record = self.recorder.record
+        loop = self._loop_of(emit)
 
         def emit_one(*arguments: Any, **given: Any) -> Any:
+            if loop is not None:
+                loop.check()
             if not record and arguments and is_plain(arguments[-1]):
                 return emit(*arguments, **given)
             if "values" in given:
@@ -186,8 +206,16 @@ class Probe:
 
         return emit_one
 
+    def _loop_of(self, emit: Callable[..., Any]) -> Loop | None:
+        """The loop on which alone this may be called; a lane checks for itself."""
+        return self.loop if isinstance(getattr(emit, "__self__", None), (Emitter, Reliable)) else None
+
     def _emit_many(self, component: str, task: int, emit: Callable[..., Any]) -> Callable[..., Any]:
+        loop = self._loop_of(emit)
+
         def emit_many(rows: Any, **given: Any) -> Any:
+            if loop is not None:
+                loop.check()
             stream = given.get("stream", "default")
             made = [tuple(values) if type(values) in (list, tuple) else values for values in rows]
             encoded = [self._encoded(component, stream, row) for row in made]

@@ -10,7 +10,7 @@ from rainband.errors import EmitRefused
 from rainband.messaging.values import check_value
 from rainband.topology.components import Bolt, ManualBolt, ReliableSpout, Spout
 from rainband.topology.tuples import Tuple
-from rainband.worker.emit import BoltEmitter, Emitter, ManualEmitter, SpoutEmitter
+from rainband.worker.emit import FORGOTTEN, BoltEmitter, Emitter, ManualEmitter, SpoutEmitter, forgotten
 from rainband.worker.reliable import DeadLetter, ReliableBook, Row
 from rainband.worker.routes import Agenda
 from rainband.worker.tasks import LOST, BatchBoltTask, BoltTask, ManualBoltTask, PlainBoltTask, SpoutTask
@@ -30,9 +30,12 @@ class Instruments(Protocol):
 
 
 def bind_methods(instance: object, methods: Mapping[str, Callable[..., Any]]) -> None:
-    """Put the runtime's methods onto the user's instance, over those of the base class that only refuse."""
+    """Put the runtime's methods onto the user's instance, over those of the base class that only refuse.
+
+    A frozen dataclass, or a class with a `__setattr__` of its own, takes them as well.
+    """
     for name, method in methods.items():
-        setattr(instance, name, method)
+        object.__setattr__(instance, name, method)
 
 
 def bind_emits(instance: object, emitter: Emitter, instruments: Instruments | None) -> None:
@@ -95,6 +98,11 @@ def spout_task(
     return task
 
 
+def row_of(values: object) -> tuple[object, ...]:
+    """The row to keep for replays; what is no row at all is left to the emit to refuse."""
+    return tuple(values) if isinstance(values, Sequence) else ()
+
+
 def told(
     instruments: Instruments, component: str, task: int, callback: Callable[[object], Any], done: bool
 ) -> Callable[[object], Any]:
@@ -151,8 +159,12 @@ class Reliable:
     def drained(self) -> bool:
         return self.finished and not self.book.rows
 
-    def emit(self, values: Sequence[object], *, message_id: object, stream: str = "default") -> tuple[int, ...]:
-        self.book.emitted(message_id, tuple(values), stream)
+    def emit(
+        self, values: Sequence[object], *, message_id: object = FORGOTTEN, stream: str = "default"
+    ) -> tuple[int, ...]:
+        if message_id is FORGOTTEN:
+            raise forgotten(self.emitter.component, "message_id")
+        self.book.emitted(message_id, row_of(values), stream)
         try:
             return self.emitter.emit(values, message_id=message_id, stream=stream)
         except BaseException:
@@ -171,9 +183,11 @@ class Reliable:
         return len(listed)
 
     def emit_direct(
-        self, task: int, values: Sequence[object], *, message_id: object, stream: str = "default"
+        self, task: int, values: Sequence[object], *, message_id: object = FORGOTTEN, stream: str = "default"
     ) -> tuple[int, ...]:
-        self.book.emitted(message_id, tuple(values), stream, task)
+        if message_id is FORGOTTEN:
+            raise forgotten(self.emitter.component, "message_id")
+        self.book.emitted(message_id, row_of(values), stream, task)
         try:
             return self.emitter.emit_direct(task, values, message_id=message_id, stream=stream)
         except BaseException:

@@ -7,18 +7,35 @@ asks each edge's chooser, and delivers. It never blocks; what has no room waits 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Union
 
 from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Pending, Tree
-from rainband.errors import EmitRefused, ValueRefused
+from rainband.errors import ArgumentForgotten, EmitRefused, ValueRefused
 from rainband.groupings.choosers import Chooser
 from rainband.messaging.values import PLAIN_TYPES, check_value
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.routes import Agenda, Edge, Gate, Target
 
 OUTSIDE = "emit belongs inside a callback of the runtime, and this is outside one"
-OUTSIDE_FIX = "Emit in next_tuple, execute, tick, ack or fail, before the call returns"
+OUTSIDE_FIX = (
+    "Emit in next_tuple, execute, tick, ack or fail, before the call returns; not in __init__, open, prepare, close or "
+    "cleanup, and not from a thread of your own"
+)
+
+FORGOTTEN: Final = object()
+
+Anchors = Union[Sequence[Tuple], Tuple, None]
+
+
+def forgotten(component: str, name: str) -> ArgumentForgotten:
+    """The error for an emit without its `message_id` or `anchors`."""
+    if name == "anchors":
+        fix = "Write anchors=tup for the tuples it came of, or anchors=() to leave it untracked on purpose"
+    else:
+        fix = "Write message_id=..., unique among those pending, or message_id=None to leave it untracked on purpose"
+    return ArgumentForgotten(f"'{component}' emitted without {name}", fix)
 
 
 class Route:
@@ -106,7 +123,7 @@ class Emitter:
             shown = repr(values)[:60]
             raise EmitRefused(
                 f"'{self.component}' emitted {shown} on stream '{out.source.stream}', which is not a list of values",
-                f"Write [{shown}]" if isinstance(values, (str, bytes)) else "Emit a list or a tuple",
+                f"For one value, write [{shown}]" if isinstance(values, (str, bytes)) else "Emit a list or a tuple",
             )
         return tuple(values)
 
@@ -245,7 +262,9 @@ class ManualEmitter(Emitter):
         self.second_acks: i64 = 0
         self.on_reset: Callable[[Tree], None] | None = None
 
-    def anchor_of(self, anchors: Sequence[Tuple] | Tuple) -> Tree | None:
+    def anchor_of(self, anchors: Anchors) -> Tree | None:
+        if anchors is None:
+            raise forgotten(self.component, "anchors")
         if isinstance(anchors, Tuple):
             anchors = (anchors,)
         trees: list[Tree] = []
@@ -268,7 +287,7 @@ class ManualEmitter(Emitter):
         return trees[0] if len(trees) == 1 else Group(trees)
 
     def emit(
-        self, values: Sequence[object], *, anchors: Sequence[Tuple] | Tuple, stream: str = "default"
+        self, values: Sequence[object], *, anchors: Anchors = None, stream: str = "default"
     ) -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
@@ -290,7 +309,7 @@ class ManualEmitter(Emitter):
                 self.agenda.release(anchor)
 
     def emit_many(
-        self, rows: Iterable[Sequence[object]], *, anchors: Sequence[Tuple] | Tuple, stream: str = "default"
+        self, rows: Iterable[Sequence[object]], *, anchors: Anchors = None, stream: str = "default"
     ) -> int:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
@@ -304,7 +323,7 @@ class ManualEmitter(Emitter):
         return len(checked)
 
     def emit_direct(
-        self, task: int, values: Sequence[object], *, anchors: Sequence[Tuple] | Tuple, stream: str = "default"
+        self, task: int, values: Sequence[object], *, anchors: Anchors = None, stream: str = "default"
     ) -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
@@ -374,9 +393,13 @@ class SpoutEmitter(Emitter):
         self.tracked: i64 = 0
         self.acked_at_once: list[object] = []
 
-    def emit(self, values: Sequence[object], *, message_id: object, stream: str = "default") -> tuple[int, ...]:
+    def emit(
+        self, values: Sequence[object], *, message_id: object = FORGOTTEN, stream: str = "default"
+    ) -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        if message_id is FORGOTTEN:
+            raise forgotten(self.component, "message_id")
         out = self.plain_output(stream)
         row = self.row(values, out)
         tree = self.begin(message_id)
@@ -414,10 +437,12 @@ class SpoutEmitter(Emitter):
         return len(checked)
 
     def emit_direct(
-        self, task: int, values: Sequence[object], *, message_id: object, stream: str = "default"
+        self, task: int, values: Sequence[object], *, message_id: object = FORGOTTEN, stream: str = "default"
     ) -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
+        if message_id is FORGOTTEN:
+            raise forgotten(self.component, "message_id")
         tree = self.begin(message_id)
         try:
             ids = self.direct(task, stream, values, tree)

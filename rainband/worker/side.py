@@ -17,7 +17,16 @@ from rainband.errors import EmitRefused, FailTuple
 from rainband.topology.components import Bolt, Spout
 from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Instruments, Reliable, bind_methods, instrumented
-from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, Output, SpoutEmitter
+from rainband.worker.emit import (
+    FORGOTTEN,
+    OUTSIDE,
+    OUTSIDE_FIX,
+    Emitter,
+    ManualEmitter,
+    Output,
+    SpoutEmitter,
+    forgotten,
+)
 from rainband.worker.lanes import CURRENT, Call, Lane
 from rainband.worker.routes import Agenda, Target
 from rainband.worker.tasks import BoltTask, SpoutTask
@@ -60,13 +69,16 @@ class UnderWay:
 
 
 class Emitted:
-    """One emit of a call: delivered when the call is back."""
+    """One emit of a call: delivered when the call is back. `direct`: the task it was addressed to, or -1."""
 
-    def __init__(self, out: Output, row: tuple[object, ...], picked: list[tuple[Target, bool]], subject: Any) -> None:
+    def __init__(
+        self, out: Output, row: tuple[object, ...], picked: list[tuple[Target, bool]], subject: Any, direct: int = -1
+    ) -> None:
         self.out = out
         self.row = row
         self.picked = picked
         self.subject = subject
+        self.direct = direct
 
 
 class SideEmits:
@@ -87,8 +99,11 @@ class SideEmits:
             if given:
                 raise TypeError(f"emit() got an unexpected keyword argument '{next(iter(given))}'")
             return None
-        if set(given) != {self.keyword}:
-            raise TypeError(f"emit() needs the keyword argument '{self.keyword}'")
+        if given.get(self.keyword, FORGOTTEN) is FORGOTTEN:
+            raise forgotten(self.emitter.component, self.keyword)
+        if len(given) > 1:
+            other = next(name for name in given if name != self.keyword)
+            raise TypeError(f"emit() got an unexpected keyword argument '{other}'")
         return given[self.keyword]
 
     def emit(self, values: Sequence[object], *, stream: str = "default", **given: Any) -> tuple[int, ...]:
@@ -118,7 +133,7 @@ class SideEmits:
         subject = self.subject(given)
         out = self.emitter.output(stream)
         picked = self.emitter.pick_direct(out, task)
-        call.ops.append(Emitted(out, self.emitter.row(values, out), picked, subject))
+        call.ops.append(Emitted(out, self.emitter.row(values, out), picked, subject, task))
         return (task,)
 
     def bind(self, instance: object, instruments: Instruments | None) -> None:
@@ -376,7 +391,7 @@ class SideSpoutTask(SpoutTask):
         emitter = self.emitter
         if self.reliable is not None:
             try:
-                self.reliable.book.emitted(op.subject, op.row, op.out.source.stream)
+                self.reliable.book.emitted(op.subject, op.row, op.out.source.stream, op.direct)
             except EmitRefused as error:
                 self.error(error)
                 return
