@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +16,13 @@ from kit import zookeeper
 from kit.clusters import beat, heartbeat, word_count
 from kit.nimbuses import Nimbuses, connected, wait
 from kit.zookeeper import Ensemble
-from rainband.errors import ClusterUnavailable, RainbandError
+from rainband.errors import ClusterUnavailable, RainbandError, Refused
 from rainband.messaging.rpc import RpcClient
-from rainband.nimbus.client import upload, uploaded
+from rainband.nimbus.client import Client, upload, uploaded
 from rainband.records import (
+    ClusterSummary,
     Done,
     Download,
-    Heartbeat,
     HeartbeatReply,
     Kill,
     ListTopologies,
@@ -28,6 +30,7 @@ from rainband.records import (
     Topologies,
     WorkerBeat,
 )
+from rainband.supervisor import ports
 
 zookeeper.require()
 pytestmark = pytest.mark.faults
@@ -147,8 +150,35 @@ def test_a_leader_that_was_stopped_too_long_finds_itself_replaced(nimbuses: Nimb
     assert nimbuses.leader(5.0, but=second) == first
 
 
-def test_without_a_store_nothing_changes_and_everything_comes_back(tmp_path: Path) -> None:
-    """F17 (shortened), F19: its data wiped, nobody schedules over what runs."""
+def test_bundles_are_on_two_and_come_back_where_they_are_missing(nimbuses: Nimbuses) -> None:
+    """A leader without a bundle leads all the same, and fetches it."""
+    nimbuses.start(0, 1)
+    nimbuses.wait_members(2)
+    with connected(nimbuses.seeds) as rpc:
+        report(rpc)
+        submit(rpc)
+        assert all(has_copy(seed) for seed in nimbuses.seeds)
+        follower = 1 - nimbuses.leader()
+        nimbuses.kill(follower)
+        at = time.monotonic()
+        submit(rpc, "while-one-is-dead")
+        assert time.monotonic() - at < 4.0
+
+    nimbuses.terminate(1 - follower)
+    for stored in (nimbuses.directory / "0" / "nimbus" / "blobs").glob("[0-9a-f]*"):
+        stored.unlink()
+    nimbuses.start(0)
+    assert nimbuses.leader() == 0
+    with connected([nimbuses.seeds[0]]) as rpc:
+        assert names(rpc) == ["wc", "while-one-is-dead"]
+        assert not uploaded(rpc, digest_of(BUNDLE))
+        nimbuses.start(1)
+        wait(lambda: uploaded(rpc, digest_of(BUNDLE)), 10.0, nimbuses.logs)
+        assert rpc.leader == nimbuses.seeds[0]
+
+
+def test_wiped_data_stop_everybody_who_remembers(tmp_path: Path) -> None:
+    """F19: nobody schedules over what runs, and a stranger does not take the supervisors over."""
     with (
         zookeeper.ensemble(tmp_path / "zookeeper") as ensemble,
         Nimbuses(tmp_path / "nimbuses", ensemble.url(), 2) as nimbuses,
@@ -156,53 +186,53 @@ def test_without_a_store_nothing_changes_and_everything_comes_back(tmp_path: Pat
         nimbuses.start(0, 1)
         nimbuses.wait_members(2)
         with connected(nimbuses.seeds) as rpc:
-            report(rpc)
-            submit(rpc)
-            (assignment,) = report(rpc).assignments
-            ensemble.kill()
-            at = time.monotonic()
-            with pytest.raises(ClusterUnavailable, match="state store unavailable"):
-                rpc.call(Kill("wc", 0.0))
-            with pytest.raises(ClusterUnavailable):
-                submit(rpc, "other")
-            assert time.monotonic() - at < 10.0
-            wait(lambda: unavailable(rpc), 10.0)
-            at = time.monotonic()
-            with pytest.raises(ClusterUnavailable, match="state store unavailable"):
-                rpc.call(Kill("wc", 0.0))
-            assert time.monotonic() - at < 5.0
-            ensemble.start()
-            healed = time.monotonic()
-            nimbuses.leader(10.0)
-            print(f"a leader {time.monotonic() - healed:.2f} s after ZooKeeper was back")
-            reply = report(rpc, beat(assignment.topology_id, assignment.slots()[0].port))
-            assert reply.cluster_id
-            known: Heartbeat = heartbeat("a", cluster_id=reply.cluster_id)
+            known = heartbeat("a", cluster_id=report(rpc).cluster_id)
             assert isinstance(rpc.call(known), HeartbeatReply)
-
         ensemble.kill()
         for log in (ensemble.servers[0].data / "version-2").iterdir():
             log.unlink()
         ensemble.start()
         for number in (0, 1):
-            assert nimbuses.processes[number].wait(20) == 3
+            assert nimbuses.processes.pop(number).wait(20) == 3
             assert "cluster id mismatch" in nimbuses.log(number)
-            nimbuses.processes.pop(number)
         nimbuses.start(0)
         assert nimbuses.processes.pop(0).wait(20) == 3
 
-        fresh = Nimbuses(tmp_path / "fresh", ensemble.url(), 1)
-        with fresh, connected(fresh.seeds) as rpc:
+        with Nimbuses(tmp_path / "fresh", ensemble.url(), 1) as fresh, connected(fresh.seeds) as rpc:
             fresh.start(0)
             fresh.leader()
-            with pytest.raises(RainbandError, match="cluster id mismatch"):
+            with pytest.raises(Refused, match="cluster id mismatch"):
                 rpc.call(known)
-            assert fresh.summary().supervisors == ()  # type: ignore[union-attr]
+            summary = fresh.summary()
+            assert summary is not None
+            assert summary.supervisors == ()
 
 
-def unavailable(rpc: RpcClient) -> bool:
+def test_the_command_line_takes_the_address(ensemble: Ensemble, tmp_path: Path) -> None:
+    auth = tmp_path / "auth"
+    auth.touch(mode=0o600)
+    auth.write_text("rainband:a secret of the tests\n")
+    port = ports.choose(1, "127.0.0.1")[0]
+    argv = [sys.executable, "-m", "rainband", "nimbus", "--port", str(port), "--state", ensemble.url("/of/a/command")]
+    argv += ["-c", f"state.dir={tmp_path / 'state'}", "-c", f"nimbus.zookeeper.auth.file={auth}"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            with Client(f"127.0.0.1:{port}") as client:
+                summary = wait(lambda: led(client), 20.0)
+            assert (summary.state, summary.nimbuses) == ("zookeeper", (f"127.0.0.1:{port}",))
+            process.terminate()
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
+    auth.chmod(0o644)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 5
+    assert "are open to other users. Run: chmod 600" in done.stderr
+    assert "a secret" not in done.stderr
+
+
+def led(client: Client) -> ClusterSummary | None:
     try:
-        rpc.call(ListTopologies(), timeout_s=1.0)
-    except ClusterUnavailable as error:
-        return "state store unavailable" in str(error)
-    return False
+        return client.cluster()
+    except ClusterUnavailable:
+        return None

@@ -1,0 +1,160 @@
+"""Two Nimbuses on a real ZooKeeper under a topology that works: leaders, servers and data go, tuples do not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit import zookeeper
+from kit.chaos import SHORT, Arena, Case, now, wait
+from kit.nimbuses import Nimbuses
+from kit.zookeeper import Ensemble
+from rainband.errors import ClusterUnavailable
+from rainband.nimbus.client import Client
+
+zookeeper.require()
+pytestmark = pytest.mark.faults
+
+STANDSTILL_S = 2.0
+SESSION_S = 4.0
+AWAY_S = 4.0
+HEALED_S = 10.0
+
+
+class Shared(Arena):
+    """An arena whose Nimbuses are several."""
+
+    def __init__(self, directory: Path, nimbuses: Nimbuses) -> None:
+        super().__init__(directory, slots=4, settings={**SHORT, "nimbus.seeds": nimbuses.seeds})
+        self.nimbuses = nimbuses
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = Client(*self.nimbuses.seeds)
+        return self._client
+
+    def start(self, *names: str) -> None:
+        super().start(*(name for name in names if name != "nimbus"))
+
+    def log(self, name: str) -> str:
+        return self.nimbuses.logs() if name == "nimbus" else super().log(name)
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
+    with zookeeper.ensemble(tmp_path_factory.mktemp("zookeeper"), 3) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(ensemble: Ensemble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    directory = tmp_path_factory.mktemp("leaders")
+    settings = {**SHORT, "nimbus.zookeeper.session.secs": SESSION_S}
+    with Nimbuses(directory / "nimbuses", ensemble.url(), 2, settings) as nimbuses:
+        nimbuses.start(0, 1)
+        nimbuses.wait_members(2)
+        made = Shared(directory / "arena", nimbuses)
+        with made:
+            yield made
+            made.end_cleanly()
+
+
+class Calm:
+    """What must not change while something happens to the control plane."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.pids = {w.pid for w in case.workers()}
+        self.placements = case.assignment().placements
+        case.fault()
+
+    def check(self) -> None:
+        case = self.case
+        wait(lambda: {w.pid for w in case.workers()} == self.pids, 10, case.explain)
+        assert case.assignment().placements == self.placements
+        verdict = case.judge()
+        print(case.name, verdict)
+        assert verdict["again"] == 0, verdict
+        assert verdict["standstill_s"] <= STANDSTILL_S, verdict
+        assert case.statistics().restarts == 0
+
+
+def test_f12_killed_and_stopped_leader(case: Case, cluster: Shared) -> None:
+    nimbuses, calm = cluster.nimbuses, Calm(case)
+    first = nimbuses.leader()
+    at = nimbuses.kill(first)
+    second = nimbuses.leader(but=first)
+    assert now() - at <= SESSION_S + 2.0
+    cluster.wait_supervisors(1)
+    nimbuses.start(first)
+    nimbuses.wait_members(2)
+    at = nimbuses.terminate(second)
+    nimbuses.leader(but=second)
+    assert now() - at <= 1.5
+    cluster.wait_supervisors(1)
+    nimbuses.start(second)
+    case.wait_flowing()
+    calm.check()
+
+
+def test_f16_killed_leader_of_zookeeper(case: Case, cluster: Shared, ensemble: Ensemble) -> None:
+    calm = Calm(case)
+    nimbuses = {number: process.pid for number, process in cluster.nimbuses.processes.items()}
+    victim = ensemble.leader()
+    victim.kill()
+    at = now()
+    cluster.nimbuses.leader()
+    case.running.deactivate()
+    case.running.activate()
+    assert now() - at <= 8.0
+    victim.start()
+    case.wait_flowing()
+    assert {number: process.pid for number, process in cluster.nimbuses.processes.items()} == nimbuses
+    assert all(process.poll() is None for process in cluster.nimbuses.processes.values())
+    victim.wait_serving()
+    calm.check()
+
+
+def test_f17_all_of_zookeeper_away(case: Case, cluster: Shared, ensemble: Ensemble) -> None:
+    calm = Calm(case)
+    ensemble.kill()
+    wait(lambda: unavailable(case), 10.0)
+    until = now() + AWAY_S
+    while now() < until:
+        at = now()
+        with pytest.raises(ClusterUnavailable, match="state store unavailable"):
+            case.running.deactivate()
+        assert now() - at <= 5.0
+        case.wait_flowing()
+    ensemble.start()
+    at = now()
+    cluster.nimbuses.leader()
+    cluster.wait_supervisors(1)
+    print(f"healed within {now() - at:.2f} s")
+    assert now() - at <= HEALED_S
+    calm.check()
+
+
+def test_f56_every_daemon_restarted_in_turn(case: Case, cluster: Shared) -> None:
+    calm = Calm(case)
+    for number in (0, 1):
+        cluster.nimbuses.terminate(number)
+        cluster.nimbuses.start(number)
+        cluster.nimbuses.wait_members(2)
+        case.wait_flowing(100)
+    assert cluster.terminate("supervisor-1") == 0
+    cluster.start("supervisor-1")
+    cluster.wait_supervisors(1)
+    case.wait_flowing()
+    calm.check()
+
+
+def unavailable(case: Case) -> bool:
+    try:
+        case.running.summary()
+    except ClusterUnavailable as error:
+        return "state store unavailable" in str(error)
+    return False
