@@ -106,7 +106,7 @@ def _options() -> Iterator[Option]:
     )
     yield Option("topology.exclusive", "bool", False, "cut off from the cluster, stop at the end of the lease")
     yield Option("topology.pickle.types", "strs", (), "types, as module:Class, whose values may travel as pickles")
-    yield _whole("topology.max.value.bytes", 64 << 20, 1024, 2**31, "largest encoded tuple", "bytes")
+    yield _whole("topology.max.value.bytes", 64 << 20, 1024, 1023 << 20, "largest value of a tuple, encoded", "bytes")
     yield _whole(
         "topology.transfer.buffer.bytes", 16 << 20, 65536, 2**40, "sent to a worker, not yet receipted", "bytes"
     )

@@ -60,9 +60,17 @@ class EmitRefused(RainbandError, ValueError):
 
 
 class ValueRefused(EmitRefused, TypeError):
-    """`emit` or the codec: a value of a type that does not travel. Convert it, or opt in to pickle for its type."""
+    """`emit` or the codec: a value of a type that does not travel. Convert it, or opt in to pickle for its type.
+
+    The codec knows the `field` by its index, and says the `reason` alone beside the whole message.
+    """
 
     code = "value_refused"
+
+    def __init__(self, message: str, fix: str = "", field: int | None = None) -> None:
+        super().__init__(message if field is None else f"field {field}: {message}", fix)
+        self.reason = message
+        self.field = field
 
 
 class ArgumentForgotten(EmitRefused, TypeError):

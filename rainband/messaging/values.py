@@ -161,9 +161,9 @@ def _pack_column(index: int, column: tuple[object, ...], pickle_types: frozenset
     try:
         return [packer.pack(value, 0) for value in column]
     except ValueRefused as error:
-        raise ValueRefused(f"field {index}: {error.message}", error.fix) from None
+        raise ValueRefused(error.message, error.fix, index) from None
     except RecursionError:
-        raise ValueRefused(f"field {index}: the value is nested too deep", "Emit a flatter value") from None
+        raise ValueRefused("the value is nested too deep", "Emit a flatter value", index) from None
 
 
 def _zone_problem(zone: tzinfo | None) -> str | None:

@@ -17,13 +17,15 @@ from mypy_extensions import i64
 from rainband.acker.ledger import Group, Tree
 from rainband.errors import ValueRefused, WireError
 from rainband.messaging.frames import ACKS, CREDIT, DATA
-from rainband.messaging.link import Link
+from rainband.messaging.link import MESSAGE_BYTES_MAX, Link
 from rainband.messaging.values import decode_rows, encode_rows
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.books import Books
 from rainband.worker.routes import Agenda, CreditLine, Outbox, Run, Runner, Target
 
 ROWS_MAX = 4096
+VALUE_FRAMING_BYTES = 8  # what encode_rows puts around one long str or bytes
+TUPLE_BYTES_MAX = MESSAGE_BYTES_MAX - (1 << 20)
 
 OnRefused = Callable[[Run, int, ValueRefused], None]
 
@@ -329,10 +331,7 @@ class Outbound:
         try:
             data = encode_rows(rows, self.pickle_types)
             if len(data) > self.bytes_max:
-                raise ValueRefused(
-                    f"a tuple of {len(data)} bytes is over topology.max.value.bytes = {self.bytes_max}",
-                    "Send it in pieces, or raise the limit",
-                )
+                self.check_size(rows, len(data))
         except ValueRefused as error:
             self.split_refused(run, start, end, link, error)
             return
@@ -355,6 +354,21 @@ class Outbound:
             data,
         ]
         link.send(DATA, encode([parts]), (roots, many) if roots else None)
+
+    def check_size(self, rows: list[tuple[object, ...]], size: int) -> None:
+        """Rows that encode to `size` bytes, more than one value may. Raises ValueRefused, also to have them split."""
+        if len(rows) > 1:
+            raise ValueRefused("too much for one message")
+        for index, value in enumerate(rows[0]):
+            length = len(encode_rows([(value,)], self.pickle_types)) - VALUE_FRAMING_BYTES
+            if length > self.bytes_max:
+                raise ValueRefused(
+                    f"a value of {length} bytes is over topology.max.value.bytes = {self.bytes_max}",
+                    "Send it in pieces, or raise the limit",
+                    index,
+                )
+        if size > TUPLE_BYTES_MAX:
+            raise ValueRefused(f"a tuple of {size} bytes is over {TUPLE_BYTES_MAX}", "Send it in pieces")
 
     def split_refused(self, run: Run, start: int, end: int, link: Link, error: ValueRefused) -> None:
         """A value that cannot travel was only seen now: fail that tuple's roots, send the others."""
