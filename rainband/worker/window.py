@@ -79,6 +79,8 @@ class Window:
         self.rate = rate if self.rate is None else self.rate + weight * (rate - self.rate)
         if self.bounded(self.size) < self.size:
             self.resize(self.size)
+            self.kept_rate = 0.0  # it was another size's: no reason to hold this one back when things move again
+            self.try_at = now
 
     def bounded(self, size: int) -> int:
         if self.rate is not None:

@@ -49,6 +49,19 @@ def test_a_stalled_sink_leaves_room_for_one() -> None:
     assert window.size == 1
 
 
+def test_after_a_standstill_it_grows_again_at_once() -> None:
+    window = Window(1 << 20, 30.0, 0.0)
+    before, now = run(window, capacity=10_000, latency_s=0.02, seconds=3)
+    settled = window.measured_settled
+    for _ in range(100):
+        now += 0.25
+        window.measure(now, settled, window.size)
+    assert window.size == 1
+    window.round_settled = window.measured_settled = 0  # `run` counts from 0
+    after, _ = run(window, capacity=10_000, latency_s=0.02, seconds=1.5, now=now)
+    assert after == before
+
+
 def test_idle_time_does_not_shrink_it() -> None:
     window = Window(1 << 20, 30.0, 0.0)
     _, now = run(window, capacity=100_000, latency_s=0.01, seconds=3)
