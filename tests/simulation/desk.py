@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rainband.records import Status
 from rainband.topology.components import ManualBolt
 from rainband.topology.streams import DEAD_LETTERS
 from rainband.topology.tuples import Tuple
@@ -100,13 +101,15 @@ class Desk:
         row, now = values[0], self.now()
         places = self.placed()
         if "message_id" in how:
+            if self.worker is not None and self.worker.assignment.status is not Status.ACTIVE:
+                oracle.wrong("P1", f"task {task} emits row {row} while the topology is {self.worker.assignment.status}")
             emission = oracle.spout_emits(task, self.incarnation, self.address, row, now)
         else:
             attempts = anchors_of(oracle, how["anchors"]) if "anchors" in how else self.anchors
             emission = oracle.emission(row, attempts, task, self.incarnation, self.address, now)
         ids = send((row, emission.uid, values[2]))
         emission.stream = how.get("stream", "default")
-        oracle.sent(emission, ids, places)
+        oracle.sent(emission, ids, places, self.address_of)
         oracle.check_grouping(emission, component, values[2], self.local)
         if "message_id" in how and oracle.tracked:
             pending = self.spouts[task].emitter.pending
@@ -167,7 +170,7 @@ class Desk:
         if task in self.closed:
             self.oracle.wrong("D3", f"a verdict for task {task} after its close")
         reason = 0 if done else self.reason
-        self.oracle.verdict(task, self.incarnation, message_id, done, reason, self.now())
+        self.oracle.verdict(task, self.incarnation, message_id, done, reason, self.now(), self.process.stood)
 
     def added(self, made: Any) -> None:
         """The task is complete: give the component its desk, listen to its acks, learn why its rows failed."""

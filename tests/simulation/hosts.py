@@ -402,6 +402,9 @@ class Supervisor:
     def _take_orders(self, orders: Orders, now: float) -> None:
         memory = self.disk.memory
         for assignment in orders.newer:
+            known = memory.assignments.get(assignment.topology_id)
+            if known is not None and (assignment.epoch, assignment.version) < (known.epoch, known.version):
+                self.world.wrong("A1", f"{self.machine.name} goes back to version {assignment.version}")
             memory.assignments[assignment.topology_id] = assignment
             if assignment.topology_id in self.machine.homes:
                 self.machine.homes[assignment.topology_id] = assignment

@@ -91,10 +91,11 @@ class Laws:
         """A3: new slots are on living supervisors. A8: only what lost its place moves."""
         if new.assignment is None or (old is not None and old.assignment == new.assignment):
             return
+        self.world.disturbed |= old is not None and old.where != new.where
         before = old.where if old is not None else {}
         fresh = new.slots - (old.slots if old is not None else frozenset())
         for slot in sorted(fresh):
-            if not self._alive(writer, slot.supervisor, SLACK_S):
+            if not self._alive(writer, slot.supervisor, SLACK_S, float("-inf")):
                 self.wrong("A3", f"{new.topology_id} is put on {slot}, whose supervisor is silent")
         if old is None or old.assignment is None or old.row.status is Status.REBALANCING or len(new.slots) > len(old.slots):
             return
@@ -104,14 +105,15 @@ class Laws:
             if was is None:
                 continue
             known = was.port in writer.ports.get(was.supervisor, (was.port,))
-            if was != placement.slot and known and self._alive(writer, was.supervisor, -SLACK_S):
+            if was != placement.slot and known and self._alive(writer, was.supervisor, -SLACK_S, writer.started):
                 self.wrong("A8", f"{placement.executor} moves from {was}, which is well, to {placement.slot}")
             if (was == placement.slot) != (numbers[placement.executor] == placement.number):
                 self.wrong("A8", f"{placement.executor}: placement number {placement.number} at {placement.slot}")
 
-    def _alive(self, writer: NimbusProcess, supervisor: str, slack_s: float) -> bool:
-        lease_s = self.world.options.lease_s + writer.paused_s + slack_s
-        return self.world.time - writer.heard.get(supervisor, float("-inf")) < lease_s
+    def _alive(self, writer: NimbusProcess, supervisor: str, slack_s: float, unheard: float) -> bool:
+        """Whether its lease runs; one that was never heard counts as heard at `unheard`."""
+        lease_s = self.world.options.lease_s + slack_s + (writer.paused_s if slack_s > 0 else 0.0)
+        return self.world.time - writer.heard.get(supervisor, unheard) < lease_s
 
     def _waits(self, topology_id: str, old: Entry | None, new: Entry) -> None:
         """A7: a rebalance is carried out when it is due, or once nothing is pending."""

@@ -52,6 +52,13 @@ class Options:
         """Nothing is ever lost, late or killed in this run."""
         return not self.faults and not self.loss and not self.repeats and self.fifo
 
+    @property
+    def prompt(self) -> bool:
+        """Worker processes die and nothing else happens: their trees must fail long before the timeout."""
+        killing = {"kill_worker", "kill_nimbus", "disk_full"}
+        quick = self.fifo and not self.jitter_s and not self.stale_frames
+        return not self.loss and not self.repeats and quick and "kill_worker" in self.faults and set(self.faults) <= killing
+
     def record(self) -> str:
         """What differs from the plainest run."""
         plain = Options(self.seed)
@@ -76,7 +83,8 @@ def draw(seed: int, roots: int | None = None) -> Options:
     room = max(1, supervisors * slots)
     topologies = 2 if room >= 2 and rng.random() < 0.25 else 1
     safety_s = rng.uniform(4.0, 12.0)
-    wanted = roots if roots is not None else rng.choice((60, 120, 200, 300))
+    pending = rng.choice((1, 4, 16, 100, 1000))
+    wanted = roots if roots is not None else rng.choice((60, 120, 200, 300) if pending > 1 else (30, 60))
     return Options(
         seed,
         roots=wanted,
@@ -87,9 +95,9 @@ def draw(seed: int, roots: int | None = None) -> Options:
         workers=rng.randint(1, min(6, max(1, room // topologies))),
         bolts=rng.choice((1, 2, 2, 3, 3, 4, 5, 6)),
         spouts=rng.choice((1, 1, 2)),
-        timeout_s=rng.choice((2.0, 3.0, 5.0, 8.0)),
+        timeout_s=rng.choice((3.0, 4.0, 5.0, 6.0)),
         credit=rng.choice((1, 2, 3, 8, 64, 4096)),
-        pending=rng.choice((1, 4, 16, 100, 1000)),
+        pending=pending,
         ackers=rng.choice((-1, -1, -1, 1, 2, 3)),
         wait_ms=rng.choice((5.0, 20.0, 50.0)),
         pass_s=rng.choice((0.002, 0.005, 0.01)),

@@ -17,6 +17,8 @@ from simulation.topologies import Load
 OPEN, RUNNING, ACKED, FAILED = range(4)
 TIMED_OUT, LOST = 1, 2
 EARLY_S = 1e-6
+PROMPT_S = 2.5
+STILL_SLACK_S = 0.6
 
 
 class Violation(Exception):
@@ -26,12 +28,13 @@ class Violation(Exception):
 class Attempt:
     """One emit of `row` by one spout task: `open` deliveries of its tree are not acked yet."""
 
-    __slots__ = ("failed", "incarnation", "open", "row", "settled", "started", "touched")
+    __slots__ = ("emissions", "failed", "incarnation", "open", "row", "settled", "started", "touched")
 
     def __init__(self, row: int, incarnation: int, now: float) -> None:
         self.row = row
         self.incarnation = incarnation
         self.open = 0
+        self.emissions: list[Emission] = []
         self.failed = False
         self.settled = False
         self.started = now
@@ -41,7 +44,7 @@ class Attempt:
 class Emission:
     """One emitted tuple: the attempts it belongs to, who sent it when, and what became of it at each target task."""
 
-    __slots__ = ("address", "at", "attempts", "incarnation", "places", "row", "source", "state", "stream", "uid")
+    __slots__ = ("address", "at", "attempts", "incarnation", "places", "row", "source", "state", "stream", "to", "uid")
 
     def __init__(
         self, uid: int, row: int, attempts: tuple[Attempt, ...], source: int, incarnation: int, address: str, at: float
@@ -56,12 +59,24 @@ class Emission:
         self.stream = "default"
         self.state: dict[int, int] = {}
         self.places: dict[int, int] = {}
+        self.to: dict[int, str] = {}
 
 
 class Oracle:
     """What happened to one topology. `violations` grows; the world raises them after each event."""
 
-    def __init__(self, load: Load, options: Options, note: Callable[[str], None], violations: list[str]) -> None:
+    def __init__(
+        self,
+        load: Load,
+        options: Options,
+        note: Callable[[str], None],
+        violations: list[str],
+        undisturbed: Callable[[], bool] = lambda: True,
+        deaths: dict[str, list[float]] | None = None,
+    ) -> None:
+        """`undisturbed()`: no process died and nothing moved so far; `deaths` are times of deaths by address."""
+        self.undisturbed = undisturbed
+        self.deaths = deaths if deaths is not None else {}
         self.load = load
         self.options = options
         self.note = note
@@ -105,15 +120,19 @@ class Oracle:
         self.emissions[found.uid] = found
         return found
 
-    def sent(self, emission: Emission, tasks: tuple[int, ...], places: dict[int, int]) -> None:
+    def sent(
+        self, emission: Emission, tasks: tuple[int, ...], places: dict[int, int], addresses: dict[int, str]
+    ) -> None:
         """The product says where the tuple goes."""
         for task in tasks:
             if task in emission.state:
                 self.wrong("D10", f"uid {emission.uid} of task {emission.source} was sent to task {task} twice")
             emission.state[task] = OPEN
             emission.places[task] = places.get(task, 0)
+            emission.to[task] = addresses.get(task, "")
         for attempt in emission.attempts:
             attempt.open += len(tasks)
+            attempt.emissions.append(emission)
         self.note(f"emit {emission.uid} row {emission.row} {emission.source}->{tasks}")
 
     def new_root(self, root: int) -> None:
@@ -196,7 +215,10 @@ class Oracle:
 
     # Verdicts
 
-    def verdict(self, task: int, incarnation: int, row: int, done: bool, reason: int, now: float) -> None:
+    def verdict(
+        self, task: int, incarnation: int, row: int, done: bool, reason: int, now: float, stood: list[tuple[float, float]]
+    ) -> None:
+        """`stood`: when the spout's process did not run (stopped by a signal); that time does not count."""
         attempt = self.current.get((incarnation, task, row))
         word = "ack" if done else ("fail", "timeout", "loss")[reason]
         self.note(f"{word} row {row} task {task}")
@@ -219,14 +241,23 @@ class Oracle:
         if reason != LOST:
             self.fails[key] = self.fails.get(key, 0) + 1
         if reason == TIMED_OUT:
-            self._timed_out(attempt, now)
-        if reason == LOST and self.options.calm:
-            self.wrong("D5", f"row {row} is failed as lost, but nothing was")
+            still_s = sum(min(end, now) - begin for begin, end in stood if begin >= attempt.started and end - begin > 0.5)
+            self._timed_out(attempt, now, still_s)
+        if reason == LOST and self.undisturbed():
+            self.wrong("D5", f"row {row} is failed as lost, but no process died and nothing moved")
 
-    def _timed_out(self, attempt: Attempt, now: float) -> None:
+    def _timed_out(self, attempt: Attempt, now: float, still_s: float) -> None:
         self.timeouts += 1
-        if now < attempt.started + self.options.timeout_s - EARLY_S:
-            self.wrong("D4", f"row {attempt.row} timed out after {now - attempt.started:.3f} s")
+        if self.options.prompt:
+            for emission in attempt.emissions:
+                for task, state in emission.state.items():
+                    died = [at for at in self.deaths.get(emission.to[task], ()) if emission.at < at < now - PROMPT_S]
+                    if state in (OPEN, RUNNING) and died:
+                        ago = now - died[-1]
+                        self.wrong("D4", f"row {attempt.row} waited for its timeout, though task {task} died {ago:.1f} s ago")
+        if now < attempt.started + self.options.timeout_s + max(0.0, still_s - STILL_SLACK_S) - EARLY_S:
+            ran = f"{now - attempt.started:.3f} s, {still_s:.3f} s of which its process stood still"
+            self.wrong("D4", f"row {attempt.row} timed out after {ran}")
         if self.options.calm:
             what = "had failed, and that was not told" if attempt.failed else f"has {attempt.open} tuples open"
             self.wrong("D4", f"row {attempt.row} timed out in a run without faults; it {what}")

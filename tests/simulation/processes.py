@@ -64,6 +64,8 @@ class WorkerProcess:
         self.network: WireNetwork | None = None
         self.alive = True
         self.stopped = False
+        self.stood: list[tuple[float, float]] = []
+        self.stood_since = 0.0
         self.signalled = 0
         self.pass_s = self.world.options.pass_s
         self.next_at = NEVER
@@ -98,6 +100,10 @@ class WorkerProcess:
                 self.run()
 
     def set_stopped(self, stopped: bool) -> None:
+        if stopped and not self.stopped:
+            self.stood_since = self.world.time
+        elif self.stopped and not stopped:
+            self.stood.append((self.stood_since, self.world.time))
         self.stopped = stopped
         if not stopped:
             self.wake()
@@ -185,7 +191,11 @@ class WorkerProcess:
         assert self.worker is not None
         if isinstance(message, Assign):
             self.world.note(f"apply {self.slot.supervisor}:{self.port} {message.assignment.version}")
+            before = self.worker.assignment
             self.worker.apply(message.assignment, now)
+            after = self.worker.assignment
+            if (after.epoch, after.version) < (before.epoch, before.version):
+                self.world.wrong("A1", f"{self.address} goes back from version {before.version} to {after.version}")
             if not message.assignment.on(self.slot):
                 self.stop_wanted = True
             self.beat_at = now
@@ -282,6 +292,8 @@ class WorkerProcess:
             self.network.close()
         if self.worker is not None:
             self.worker.sides.close()
+        self.world.disturbed = True
+        self.world.deaths.setdefault(self.address, []).append(self.world.time)
         self.host.process_gone(self)
         self.world.note(f"gone {self.host.name}:{self.port} {how.cause}")
 

@@ -360,7 +360,7 @@ class Load:
             bolt,
             parallelism,
             tasks=parallelism * rng.choice((1, 1, 2)),
-            config={"topology.tick.tuple.freq.secs": rng.choice((0.3, 0.7))} if ticks else None,
+            config={"topology.tick.tuple.freq.secs": rng.choice((0.05, 0.15))} if ticks else None,
         )
         self.made[name] = bolt
         self.inputs[name] = []
