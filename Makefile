@@ -1,5 +1,6 @@
 # make demo   word count of Python's standard library on a cluster of processes of its own
 # make test   everything that must pass before a change is shared
+# make exact  a million tuples by each grouping, a slow sink for a minute, cuts of 20 seconds: about 20 minutes
 # Needs Python 3.11 or later. A C compiler makes rainband faster and is not required.
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ EXPECT ?= $(if $(filter 0,$(RAINBAND_COMPILE)),built,$(if $(CI)$(shell command -
 PURE := RAINBAND_EXPECT=pure PYTHONPATH=. $(BIN)/python -m pytest
 BUILT := RAINBAND_EXPECT=$(EXPECT) $(BIN)/python -P -m pytest
 
-.PHONY: help demo test lint types unit unit-pure unit-built integration simulation faults bench install clean
+.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation faults exact bench install clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,7 +30,7 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/rainband demo $(ARGS)
 
-test: lint types unit integration simulation faults
+test: lint types unit examples integration simulation faults
 
 install: $(INSTALLED)
 
@@ -48,8 +49,12 @@ unit-built: .venv/tools $(INSTALLED)
 	$(BUILT) -q -n $(JOBS) tests/unit tests/examples
 
 # These start processes of their own: one test at a time.
-integration simulation faults: .venv/tools $(INSTALLED)
+examples integration simulation faults: .venv/tools $(INSTALLED)
 	@if find tests/$@ -name 'test_*.py' 2>/dev/null | grep -q .; then set -x; $(BUILT) -q tests/$@; fi
+
+# The same tests as in `make integration`, at full length; -s shows the figures.
+exact: .venv/tools $(INSTALLED)
+	RAINBAND_LONG=1 $(BUILT) -q -s $(foreach test,exact backpressure cut,tests/integration/test_$(test).py)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
