@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from kit.chaos import PROJECT, SHORT, Arena, Case, imported, now, wait, write_source
 
+from kit.chaos import PROJECT, SHORT, Arena, Case, imported, now, wait, write_source
 from rainband.errors import RainbandError, Refused
 from rainband.nimbus.client import Client
 from rainband.records import Upload

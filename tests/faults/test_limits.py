@@ -7,12 +7,12 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from kit.chaos import SHORT, Arena, Case, alive, now, wait, write_whole
+
+from kit.chaos import SHORT, Arena, Case, alive, wait, write_whole
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"slots": 6, "settings": SHORT}
@@ -37,7 +37,7 @@ time.time = shifted
 
 
 @pytest.fixture
-def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with the seconds by which every process started from now on is mistaken about the time of day."""
     offset = tmp_path / "offset"
     offset.write_text("0")
@@ -45,7 +45,7 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "site" / "sitecustomize.py").write_text(SHIFTED_CLOCK.format(path=offset))
     known = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path / "site"), known])))
-    yield offset
+    return offset
 
 
 def test_f32_wall_clock_jumps(tmp_path: Path, clock: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from rainband.errors import ClusterUnavailable
+from rainband.messaging.keys import Keys
 from rainband.nimbus.client import Client, Running
 from rainband.records import Assignment, Slot, Statistics, WorkerBeat
 from rainband.supervisor import ports, processes
@@ -65,18 +66,18 @@ def alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def imported(project: Path) -> Iterator[ModuleType]:
-    """The topology file in `project`, under its own name: so workers will find its classes in their bundle."""
-    spec = importlib.util.spec_from_file_location("numbered", project / "numbered.py")
+def imported(project: Path, name: str = "numbered") -> Iterator[ModuleType]:
+    """A topology file of `project`, under its own name: so workers will find its classes in their bundle."""
+    spec = importlib.util.spec_from_file_location(name, project / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["numbered"] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
         yield module
     finally:
-        del sys.modules["numbered"]
+        del sys.modules[name]
 
 
 class Arena:
@@ -127,7 +128,9 @@ class Arena:
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = Client(self.address)
+            directory = self.settings.get("keys.dir")
+            keys = Keys.load(Path(str(directory)) / "cluster.key") if directory else None
+            self._client = Client(self.address, keys=keys)
         return self._client
 
     # Daemons
