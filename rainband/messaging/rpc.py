@@ -186,11 +186,13 @@ class RpcClient:
             asked: set[str] = set()
             while True:
                 response = self._ask(address, payload, self._clock.now() + wait_s)
-                if not isinstance(response, Failure):
-                    return response
-                refusal = failure(response)
+                refusal = failure(response) if isinstance(response, Failure) else None
                 if not isinstance(refusal, NotLeader):
-                    raise refusal
+                    self.leader = address
+                    if refusal is not None:
+                        raise refusal
+                    return response
+                assert isinstance(response, Failure)
                 asked.add(address)
                 following = self._next(address, response.leader, asked, until)
                 if following is None:

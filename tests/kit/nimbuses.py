@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rainband.config import Config
 from rainband.errors import RainbandError
+from rainband.messaging.keys import Keys
 from rainband.messaging.rpc import RpcClient
 from rainband.records import ClusterSummary, GetCluster
 from rainband.supervisor import ports
@@ -46,19 +47,42 @@ def wait(condition: Callable[[], Any], timeout_s: float, what: Callable[[], str]
 
 
 class Nimbuses:
-    """`count` of them at fixed ports, each with a directory of its own. Use as a context manager."""
+    """`count` of them at fixed ports, each with a directory of its own. Use as a context manager.
 
-    def __init__(self, directory: Path, url: str, count: int, settings: Mapping[str, object] | None = None) -> None:
+    `hosts` are their addresses, `prefixes` what is put before their command lines. With `keys` they and those who ask
+    use them, and the credentials for ZooKeeper are made of them.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        url: str,
+        count: int,
+        settings: Mapping[str, object] | None = None,
+        *,
+        hosts: Sequence[str] = (),
+        prefixes: Sequence[Sequence[str]] = (),
+        keys: bool = False,
+    ) -> None:
         self.directory = directory
         self.url = url
         self.settings = {**SETTINGS, **(settings or {})}
         self.ports = ports.choose(count, "127.0.0.1")
-        self.seeds = [f"127.0.0.1:{port}" for port in self.ports]
+        self.hosts = list(hosts) or ["127.0.0.1"] * count
+        self.prefixes = list(prefixes) or [()] * count
+        self.seeds = [f"{host}:{port}" for host, port in zip(self.hosts, self.ports, strict=True)]
+        self.keys = Keys.generate() if keys else None
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         directory.mkdir(parents=True, exist_ok=True)
-        self.auth = directory / "auth"
-        self.auth.touch(mode=0o600)
-        self.auth.write_text("rainband:a secret of the tests\n")
+        if self.keys is not None:
+            (directory / "keys").mkdir(mode=0o700)
+            self.keys.save(directory / "keys" / "cluster.key")
+            self.settings["keys.dir"] = str(directory / "keys")
+        else:
+            auth = directory / "auth"
+            auth.touch(mode=0o600)
+            auth.write_text("rainband:a secret of the tests\n")
+            self.settings["nimbus.zookeeper.auth.file"] = str(auth)
 
     def __enter__(self) -> Nimbuses:
         return self
@@ -69,8 +93,8 @@ class Nimbuses:
 
     def config(self, number: int) -> dict[str, object]:
         return {
-            "nimbus.state": self.url, "nimbus.port": self.ports[number], "state.dir": str(self.directory / str(number)),
-            "nimbus.zookeeper.auth.file": str(self.auth), **self.settings,
+            "nimbus.state": self.url, "nimbus.port": self.ports[number], "nimbus.host": self.hosts[number],
+            "state.dir": str(self.directory / str(number)), **self.settings,
         }  # fmt: skip
 
     def start(self, *numbers: int) -> None:
@@ -79,7 +103,7 @@ class Nimbuses:
 
         for number in numbers:
             config = Config.layer(self.config(number)).plain()
-            argv = [sys.executable, "-c", CODE, msgspec.json.encode(config).decode()]
+            argv = [*self.prefixes[number], sys.executable, "-c", CODE, msgspec.json.encode(config).decode()]
             with open(self.directory / f"{number}.log", "ab") as log:
                 self.processes[number] = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -115,7 +139,7 @@ class Nimbuses:
     def summary(self, *numbers: int, timeout_s: float = 0.4) -> ClusterSummary | None:
         """What the leader says when these are asked (default: all); None while there is none."""
         asked = [self.seeds[number] for number in numbers or range(len(self.ports))]
-        client = RpcClient(asked, timeout_s)
+        client = RpcClient(asked, timeout_s, self.keys)
         try:
             answer = client.call(GetCluster())
         except RainbandError:

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -78,9 +78,16 @@ def require() -> None:
 
 
 class ZooKeeper:
-    """One server of an ensemble of `servers` (addresses of all: client, peer and election ports)."""
+    """One server of an ensemble of `servers` (client, peer and election ports of all) at `host`.
 
-    def __init__(self, directory: Path, number: int, servers: list[tuple[int, int, int]]) -> None:
+    `prefix` is put before the command line (`ip netns exec ...`).
+    """
+
+    def __init__(
+        self, directory: Path, number: int, servers: list[tuple[int, int, int]], host: str, prefix: Sequence[str]
+    ) -> None:
+        self.host = host
+        self.prefix = list(prefix)
         self.directory = directory / f"zookeeper-{number}"
         self.port = servers[number - 1][0]
         self.process: subprocess.Popen[bytes] | None = None
@@ -89,23 +96,23 @@ class ZooKeeper:
         (self.data / "myid").write_text(str(number))
         lines = [
             f"tickTime={TICK_MS}", "initLimit=20", "syncLimit=4", f"dataDir={self.data}", f"clientPort={self.port}",
-            "clientPortAddress=127.0.0.1", "admin.enableServer=false", "4lw.commands.whitelist=ruok,srvr,stat",
+            f"clientPortAddress={host}", "admin.enableServer=false", "4lw.commands.whitelist=ruok,srvr,stat",
             "minSessionTimeout=1000",
         ]
         if len(servers) > 1:
-            lines += [f"server.{n}=127.0.0.1:{peer}:{vote}" for n, (_, peer, vote) in enumerate(servers, 1)]
+            lines += [f"server.{n}={host}:{peer}:{vote}" for n, (_, peer, vote) in enumerate(servers, 1)]
             lines.append("quorumListenOnAllIPs=false")
         self.config = self.directory / "zoo.cfg"
         self.config.write_text("\n".join(lines) + "\n")
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it; it answers a little later."""
         argv = [
-            "java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+            *self.prefix, "java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
             "-Dzookeeper.fsync.warningthresholdms=5000", "-Dzookeeper.forceSync=no",
             "-cp", java_class_path(), MAIN, str(self.config),
         ]
@@ -114,7 +121,7 @@ class ZooKeeper:
 
     def ask(self, word: str) -> str:
         """Answer to a four-letter word, '' when there is none."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.5) as connection:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 0.5) as connection:
             connection.settimeout(0.5)
             connection.sendall(word.encode())
             parts = iter(lambda: connection.recv(4096), b"")
@@ -149,10 +156,12 @@ class ZooKeeper:
 class Ensemble:
     """`count` servers that know each other."""
 
-    def __init__(self, directory: Path, count: int = 1) -> None:
+    def __init__(
+        self, directory: Path, count: int = 1, *, host: str = "127.0.0.1", prefix: Sequence[str] = ()
+    ) -> None:
         free = ports.choose(3 * count, "127.0.0.1")
         named = [(free[3 * n], free[3 * n + 1], free[3 * n + 2]) for n in range(count)]
-        self.servers = [ZooKeeper(directory, number, named) for number in range(1, count + 1)]
+        self.servers = [ZooKeeper(directory, number, named, host, prefix) for number in range(1, count + 1)]
 
     def start(self) -> None:
         for server in self.servers:
@@ -174,9 +183,11 @@ class Ensemble:
 
 
 @contextlib.contextmanager
-def ensemble(directory: Path, count: int = 1) -> Iterator[Ensemble]:
+def ensemble(
+    directory: Path, count: int = 1, *, host: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> Iterator[Ensemble]:
     """A running ensemble; its processes are gone afterwards."""
-    made = Ensemble(directory, count)
+    made = Ensemble(directory, count, host=host, prefix=prefix)
     try:
         made.start()
         yield made
