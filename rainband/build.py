@@ -13,6 +13,7 @@ VERSION = "0.1.0"
 HOT = (
     "rainband/topology/tuples.py",
     "rainband/acker/ledger.py",
+    "rainband/groupings/hashing.py",
     "rainband/groupings/choosers.py",
     "rainband/messaging/frames.py",
     "rainband/messaging/link.py",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from mypy_extensions import i64
 
 from rainband.errors import EmitRefused, ValueRefused
-from rainband.groupings.hashing import canonical, hash_of_canonical, stable_hash, task_of_group
+from rainband.groupings.hashing import canonical, hash_of_canonical, spread_of_str, stable_hash, task_of_group
 from rainband.groupings.specs import (
     ALL,
     CUSTOM,
@@ -156,14 +156,25 @@ class Keyed(Chooser):
 
 
 class Fields(Keyed):
-    """Equal keys to one task: key group of the key's stable hash, `groups` of them spread over the tasks."""
+    """Equal keys to one task: key group of the key's stable hash, `groups` of them spread over the tasks.
+
+    `groups` is a power of two up to 2**31. A single string is hashed each time; other keys go through the cache.
+    """
 
     def __init__(self, positions: Sequence[int], n: int, groups: int, fields: Sequence[str] = ()) -> None:
         Keyed.__init__(self, positions, n, fields)
-        self.groups = groups
+        self.groups: i64 = groups
+        self.group_mask: i64 = groups - 1
+        self.tasks: i64 = n
 
     def choose(self, values: tuple[object, ...]) -> int:
         key = values[self.position] if self.single else self.key_of(values)
+        if type(key) is str:
+            assert isinstance(key, str)
+            try:
+                return (spread_of_str(key) & self.group_mask) * self.tasks // self.groups
+            except UnicodeEncodeError:
+                return self.miss(values, key)
         try:
             index = self.cache.get(key)
         except TypeError:  # unhashable

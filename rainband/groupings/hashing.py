@@ -1,7 +1,8 @@
 """One hash for grouping keys, the same in every process and every run.
 
 The law: `a == b` implies `stable_hash(a) == stable_hash(b)`. A key is first brought to canonical bytes, in which all
-keys equal by `==` coincide, and these are hashed with BLAKE2b. What makes two types one in the canonical form is what
+keys equal by `==` coincide; these are hashed with CRC-32 and spread by the finalizer of MurmurHash3 (Austin Appleby, public
+domain). A CRC takes 40 ns for a word, less than a look-up in a cache that has outgrown the processor's. What makes two types one in the canonical form is what
 Python's `==` makes one:
 
 - numbers: 1, True, 1.0, Decimal(1), Fraction(1), 1+0j and numpy integers. Their built-in `hash()` already is a
@@ -16,7 +17,6 @@ Anything equal only to itself (NaN, also deep inside) and anything without a can
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,13 +24,18 @@ from enum import Enum, Flag
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 import msgspec
+from mypy_extensions import i64
 
 from rainband.errors import ValueRefused
 
 HASH_VERSION = 1
-HASH_MASK = (1 << 63) - 1
+WORD_MASK = 0xFFFFFFFF
+HALF_MASK = 0x7FFFFFFF
+HIGH_SALT = 0x9E3779B9
+STR_CRC = crc32(b"s")
 DEPTH_MAX = 64
 
 NUMBERS: tuple[type, ...] = (int, float, Decimal, Fraction, complex)
@@ -49,7 +54,22 @@ def stable_hash(key: object) -> int:
 
 def hash_of_canonical(data: bytes) -> int:
     """63-bit hash of canonical bytes."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") & HASH_MASK
+    crc = crc32(data)
+    return (spread(crc ^ HIGH_SALT) & HALF_MASK) << 32 | spread(crc)
+
+
+def spread(crc: i64) -> i64:
+    """32 bits out of 32, one to one, such that any few of them are as good as random."""
+    crc ^= crc >> 16
+    crc = (crc * 0x85EBCA6B) & WORD_MASK
+    crc ^= crc >> 13
+    crc = (crc * 0xC2B2AE35) & WORD_MASK
+    return crc ^ (crc >> 16)
+
+
+def spread_of_str(key: str) -> i64:
+    """The lower 32 bits of the stable hash of `key`, without the detour. Raises UnicodeEncodeError for a surrogate."""
+    return spread(crc32(key.encode(), STR_CRC))
 
 
 def key_group(key: object, groups: int) -> int:

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rainband.errors import ValueRefused
-from rainband.groupings.hashing import HASH_MASK, HASH_VERSION, key_group, stable_hash, task_of_group
+from rainband.groupings.hashing import HASH_VERSION, key_group, stable_hash, task_of_group
 
 ROOT = Path(__file__).resolve().parents[3]
 LONDON = ZoneInfo("Europe/London")
@@ -159,7 +159,7 @@ def test_keys_equal_by_python_have_one_hash(key: object) -> None:
 
 @given(keys)
 def test_the_hash_has_63_bits(key: object) -> None:
-    assert 0 <= stable_hash(key) <= HASH_MASK == 2**63 - 1
+    assert 0 <= stable_hash(key) <= 2**63 - 1
 
 
 @given(st.lists(st.one_of(st.text(max_size=3), st.binary(max_size=3), st.integers(-9, 9), st.none()), unique=True))
@@ -279,20 +279,20 @@ def test_numpy_scalars_hash_as_the_values_they_equal() -> None:
 
 
 FIXED = {
-    "word": 3757743723737348934,
-    "": 6804604419335014886,
-    "naïve ☂": 3473272398121833370,
-    7: 551521102969401306,
-    -1: 7844489095872654377,
-    2**200: 213463016834086499,
-    1.5: 9146485513140549293,
-    None: 7714958354628550098,
-    b"word": 3428891723353335199,
-    ("word", 7): 1806333691644855673,
-    frozenset(["a", "b", "c"]): 1128244373631643782,
-    date(2020, 2, 29): 2541372912358720020,
-    datetime(2020, 2, 29, 1, 2, 3, tzinfo=UTC): 5443297074537933306,
-    UUID(int=5): 3569748122994889786,
+    "word": 1293227230305030076,
+    "": 1889538256310115415,
+    "naïve ☂": 3757419196090383426,
+    7: 2717414944254666788,
+    -1: 8127769198490768436,
+    2**200: 2414502347546404764,
+    1.5: 644054169298183024,
+    None: 2015415361647317204,
+    b"word": 5174254076490870969,
+    ("word", 7): 2597654983461929548,
+    frozenset(["a", "b", "c"]): 2651193950028555248,
+    date(2020, 2, 29): 6324550139521049422,
+    datetime(2020, 2, 29, 1, 2, 3, tzinfo=UTC): 4283389928154893674,
+    UUID(int=5): 4806413676020308002,
 }
 
 
