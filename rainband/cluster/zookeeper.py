@@ -119,7 +119,7 @@ class ZooKeeperStore:
                     return new.epoch
 
     def read_all(self) -> State:
-        with self._lock, self._keeper.guarded():
+        with self._keeper.guarded():  # without the lock: a reader on another thread does not hold up the leader
             facts, _, values, _ = self._load(self._clock.now() + LOAD_S)
         return State(facts.cluster_id, facts.epoch, facts.version, values)
 

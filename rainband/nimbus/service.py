@@ -63,8 +63,8 @@ class Service:
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self._opened = opened = open_state(config)
         keys = load_keys(config)
+        self._opened = opened = open_state(config)
         try:
             self._server = RpcServer(config["nimbus.host"], config["nimbus.port"], keys)
         except BaseException:

@@ -23,6 +23,7 @@ KEY_FILE = "cluster.key"
 AUTH_FILE = "zookeeper.auth"
 AUTH_BYTES_MAX = 1024
 USER = "rainband"
+EVERYWHERE = ("0.0.0.0", "::", "[::]", "*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ def open_state(config: Config) -> Opened:
             raise
     from rainband.cluster.zookeeper import ZooKeeperStore
 
+    if config["nimbus.host"] in EVERYWHERE:
+        fix = "Set nimbus.host to the address under which the others reach this machine"
+        raise UsageError(f"several Nimbuses cannot find each other at {config['nimbus.host']}", fix)
     make_private(directory)
     blobs = DirectoryBlobs(directory / "blobs")
     session_s: float = config["nimbus.zookeeper.session.secs"]

@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -328,6 +329,49 @@ def test_an_ensemble_loses_its_leader_and_the_state_goes_on(tmp_path: Path) -> N
             assert store.read_all().values == {"counter": b"%d" % number}
             victim.start()
             victim.wait_serving()
+
+
+@pytest.mark.faults
+def test_of_many_leaders_each_write_has_one_epoch_and_epochs_grow(tmp_path: Path) -> None:
+    """A1: everybody takes the lead from everybody, and the server is killed in between."""
+    taken: list[tuple[int, int, int]] = []
+    over = threading.Event()
+
+    def usurp(number: int, url: str) -> None:
+        with opened(url) as store:
+            while not over.is_set():
+                with contextlib.suppress(ClusterUnavailable, StoreError):
+                    epoch = store.lead()
+                    for turn in range(4):
+                        store.write(epoch, [Put("counter", b"%d %d" % (epoch, turn))])
+                        taken.append((store._last.version, epoch, number))
+
+    with zookeeper.ensemble(tmp_path) as ensemble:
+        threads = [threading.Thread(target=usurp, args=(number, ensemble.url())) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            wait(lambda: len(taken) > 100, 20)
+            ensemble.kill()
+            before = len(taken)
+            ensemble.start()
+            wait(lambda: len(taken) > before + 100, 20)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(20)
+        with opened(ensemble.url()) as store:
+            state = store.read_all()
+    versions = [version for version, _, _ in sorted(taken)]
+    epochs = [epoch for _, epoch, _ in sorted(taken)]
+    assert len(set(versions)) == len(versions)
+    assert epochs == sorted(epochs)
+    writers: dict[int, set[int]] = {}
+    for _, epoch, number in taken:
+        writers.setdefault(epoch, set()).add(number)
+    assert all(len(who) == 1 for who in writers.values())
+    assert len({number for _, _, number in taken}) == 3
+    assert state.version >= versions[-1]
 
 
 def write_again(store: ZooKeeperStore, epoch: int, value: bytes) -> int:
