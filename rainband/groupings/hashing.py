@@ -1,9 +1,9 @@
 """One hash for grouping keys, the same in every process and every run.
 
 The law: `a == b` implies `stable_hash(a) == stable_hash(b)`. A key is first brought to canonical bytes, in which all
-keys equal by `==` coincide; these are hashed with CRC-32 and spread by the finalizer of MurmurHash3 (Austin Appleby, public
-domain). A CRC takes 40 ns for a word, less than a look-up in a cache that has outgrown the processor's. What makes two types one in the canonical form is what
-Python's `==` makes one:
+keys equal by `==` coincide; these are hashed with CRC-32 and spread by the finalizer of MurmurHash3 (Austin Appleby,
+public domain). A CRC takes 40 ns for a word, less than a look-up in a cache that has outgrown the processor's. What
+makes two types one in the canonical form is what Python's `==` makes one:
 
 - numbers: 1, True, 1.0, Decimal(1), Fraction(1), 1+0j and numpy integers. Their built-in `hash()` already is a
   function of the value alone and is not randomised, so it is the canonical form (modulus 2**61 - 1).
