@@ -72,7 +72,7 @@ def _stream(name: str, declared: object, problems: list[str]) -> StreamPlan:
     where = "outputs" if name == DEFAULT else f"outputs['{name}']"
     if isinstance(fields, (str, bytes)):
         kind = type(fields).__name__
-        problems.append(f"{where} is the {kind} {fields!r:.80}, not a sequence of names: write ({fields!r:.80},)")
+        problems.append(f"{where} is the {kind} {fields!r:.80}, not a sequence of names: write [{fields!r:.80}]")
     elif not isinstance(fields, (list, tuple)):
         problems.append(f"{where} is a {type(fields).__name__}: write a tuple of names, in the order of the values")
     elif len(fields) > FIELDS_MAX:

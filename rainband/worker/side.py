@@ -42,6 +42,7 @@ CALLBACKS = (
     "activate",
     "deactivate",
     "close",
+    "seek",
     "prepare",
     "execute",
     "execute_batch",

@@ -14,7 +14,7 @@ from rainband.topology.components import Bolt, ReliableSpout, Spout
 from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Instruments, Reliable, bind_methods, told
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, SpoutEmitter
-from rainband.worker.lanes import CURRENT, SILENCE_S, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
+from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
 from rainband.worker.routes import Agenda
 from rainband.worker.side import BLOCKING_AHEAD, SideBoltTask, SideEmits, SideSpoutTask, UnderWay
 
@@ -137,11 +137,9 @@ class Sides:
         call = Call(Waited(), lambda: function(*arguments))
         call.done = threading.Event()
         lane.submit(call)
-        if self.virtual:
-            while not call.done.is_set() and self.wait_outside(SILENCE_S):
-                pass
-            if not call.done.is_set():
-                raise RuntimeError(f"'{made.component}' waits in {function.__name__}, where virtual time does not pass")
+        if isinstance(lane, VirtualLane):
+            if not lane.wait_for(call):
+                raise RuntimeError(f"'{made.component}' waits in {function.__name__} for what never comes")
         else:
             call.done.wait()
         if call.error is not None:

@@ -312,7 +312,7 @@ def test_tick_without_interval_and_interval_without_tick_are_refused() -> None:
         def tick(self) -> None:
             pass
 
-    with pytest.raises(InvalidTopology, match="tick.tuple.freq.secs"):
+    with pytest.raises(InvalidTopology, match=r"topology\.tick\.tuple\.freq\.secs"):
         one_bolt(Ticks())
     with pytest.raises(InvalidTopology, match="tick"):
         one_bolt(Sink(), config={"topology.tick.tuple.freq.secs": 10})
