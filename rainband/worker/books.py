@@ -125,7 +125,7 @@ class Books:
             self.late_reports += 1
             return
         tree.edges ^= edges
-        if tree.count == 0 and tree.edges == 0:
+        if tree.count == 0 and tree.edges == 0 and not tree.failed:
             self.finish(tree, True)
 
     def send_init(self, root: int, edges: int, spout_task: int) -> None:
