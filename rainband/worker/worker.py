@@ -86,6 +86,7 @@ class Worker:
         self.host = assignment.hosts.get(slot.supervisor, "127.0.0.1")
         self.config = Config.layer(plan.config)
         self.state = WorkerState.STARTING
+        self.whole = True
         random = Random(seed)
         self.agenda = Agenda(plan.levels, random)
         self.agenda.now = self.started
@@ -149,7 +150,7 @@ class Worker:
         self.inbound.address_of = address_of
         present = set(self.wiring.tasks) | set(self.books.ledgers)
         leaving = [self.take_out(task) for task in sorted(present - local)]
-        added = [self.wiring.add(task, local) for task in sorted(local - present)]
+        added = [self.make(task, local) for task in sorted(local - present)]
         self.wiring.place(self.outbox_of, moved, local)
         for task, rest in leaving:
             target = self.wiring.targets[task]
@@ -167,6 +168,8 @@ class Worker:
                 if made is not None:
                     self.bring_up(made)
             self.life.set_active(assignment.status is Status.ACTIVE)
+            if not self.whole:
+                self.state = WorkerState.CRASHED
         self.ticks = [made for made in self.wiring.tasks.values() if made.tick_s is not None]
         self.wake_at = 0.0
 
@@ -286,6 +289,15 @@ class Worker:
 
     # Life of the components
 
+    def make(self, task: int, local: frozenset[int]) -> LocalTask | None:
+        """None for a task of the system, and where user code did not even load: then the worker cannot start."""
+        try:
+            return self.wiring.add(task, local)
+        except BaseException as error:
+            self.report(task, error, None)
+            self.whole = False
+            return None
+
     def bring_up(self, made: LocalTask) -> None:
         """A task that came to a running worker."""
         if not self.life.open(made):
@@ -293,7 +305,7 @@ class Worker:
 
     def start(self) -> None:
         """Prepare and open everything. A raise is recorded and the worker is CRASHED."""
-        if not self.life.start(list(self.wiring.tasks.values())):
+        if not (self.whole and self.life.start(list(self.wiring.tasks.values()))):
             self.state = WorkerState.CRASHED
             return
         self.state = WorkerState.RUNNING
