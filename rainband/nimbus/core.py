@@ -150,7 +150,7 @@ class Nimbus:
         for topology_id in sorted(self._due):
             entry = self._entries[topology_id]
             if now >= self._due[topology_id] or self._settled(entry, now):
-                self._attempt(topology_id, partial(self._elapsed, entry))
+                self._attempt(topology_id, partial(self._elapsed, entry, now))
         if self._roster.take_changed():
             for entry in sorted(self._entries.values(), key=lambda entry: entry.row.number):
                 if entry.row.status is Status.KILLED:
@@ -269,26 +269,39 @@ class Nimbus:
         assert action is Action.START_WAIT
         if old.assignment is None:
             wait_s = 0.0
-        row = msgspec.structs.replace(entry.row, status=status, remaining_s=wait_s)
+        row = msgspec.structs.replace(entry.row, status=status, remaining_s=wait_s, moving=False)
         self._write(old, self._announced(replace(entry, row=row)))
         self._due[entry.topology_id] = now + wait_s
         self._heard_since[entry.topology_id] = {}
         if wait_s == 0.0:
-            self._elapsed(self._entries[entry.topology_id])
+            self._elapsed(self._entries[entry.topology_id], now)
 
-    def _elapsed(self, entry: Entry) -> None:
-        """The wait is over: remove the topology, or place it anew."""
+    def _elapsed(self, entry: Entry, now: float) -> None:
+        """The wait is over: remove the topology, or place it anew, or let it go on where it was placed."""
         row = entry.row
+        if row.moving:
+            status, _ = lifecycle.step(row.name, row.status, row.resume, Event.MOVED)
+            row = msgspec.structs.replace(row, status=status, remaining_s=None, moving=False)
+            self._write(entry, self._announced(replace(entry, row=row)))
+            return
         status, action = lifecycle.step(row.name, row.status, row.resume, Event.ELAPSED)
         if action is Action.REMOVE:
             self._write(entry, None)
             return
         assert action is Action.PLACE_ANEW
         plan = admission.reshaped(entry.plan, row.reshape) if row.reshape is not None else entry.plan
-        row = msgspec.structs.replace(row, status=status, remaining_s=None, reshape=None)
+        wait_s: float | None = None
+        if entry.assignment is not None:
+            wait_s = float(self.config["nimbus.task.launch.secs"])
+        else:
+            status, _ = lifecycle.step(row.name, status, row.resume, Event.MOVED)
+        moving = wait_s is not None
+        row = msgspec.structs.replace(row, status=status, remaining_s=wait_s, reshape=None, moving=moving)
         new = Entry(row, plan, entry.assignment)
         schedule = self._schedule(new, level=True)
         self._write(entry, self._announced(self._scheduled(new, schedule)))
+        if wait_s is not None:
+            self._due[entry.topology_id] = now + wait_s
         self._missing[entry.topology_id] = schedule.missing
 
     # Scheduling.
@@ -374,6 +387,8 @@ class Nimbus:
         if entry.assignment is None:
             return True
         tally = self._tallies[entry.topology_id]
+        if entry.row.moving:
+            return tally.moved(entry)
         heard_s = {name: now - since for name, since in self._heard_since.get(entry.topology_id, {}).items()}
         if not tally.settled(entry, heard_s):
             return False

@@ -1,7 +1,9 @@
 """The life of a topology, as one table. Everything that changes a status is in this file.
 
 A topology is ACTIVE or INACTIVE; REBALANCING and KILLED are waits that end by ELAPSED: either nothing is pending any
-more, or the time given is over. WAITING is not a state of its own but how ACTIVE and INACTIVE look without slots.
+more, or the time given is over. REBALANCING goes on, placed anew, until MOVED: every worker knows the new placements
+and is up, or had its time; only then spouts go on, so that nobody refuses what comes from a place it does not know
+yet. WAITING is not a state of its own but how ACTIVE and INACTIVE look without slots.
 An event that the table does not hold is refused and changes nothing.
 """
 
@@ -15,13 +17,14 @@ from rainband.records import Status
 
 
 class Event(StrEnum):
-    """What people ask for, and ELAPSED: the wait of the current status is over."""
+    """What people ask for, and the ends of waits: ELAPSED of the status, MOVED of a rebalance that was placed."""
 
     ACTIVATE = "activate"
     DEACTIVATE = "deactivate"
     REBALANCE = "rebalance"
     KILL = "kill"
     ELAPSED = "elapsed"
+    MOVED = "moved"
 
 
 class Action(StrEnum):
@@ -51,7 +54,8 @@ TABLE: dict[tuple[Status, Event], Step] = {
     (Status.INACTIVE, Event.REBALANCE): Step(Status.REBALANCING, Action.START_WAIT),
     (Status.INACTIVE, Event.KILL): Step(Status.KILLED, Action.START_WAIT),
     (Status.REBALANCING, Event.KILL): Step(Status.KILLED, Action.START_WAIT),
-    (Status.REBALANCING, Event.ELAPSED): Step(None, Action.PLACE_ANEW),
+    (Status.REBALANCING, Event.ELAPSED): Step(Status.REBALANCING, Action.PLACE_ANEW),
+    (Status.REBALANCING, Event.MOVED): Step(None),
     (Status.KILLED, Event.KILL): Step(Status.KILLED, Action.START_WAIT),
     (Status.KILLED, Event.ELAPSED): Step(Status.KILLED, Action.REMOVE),
 }

@@ -30,6 +30,7 @@ class TopologyRow(Record, frozen=True):
     """`number` counts submits, `resume` is the status to return to after REBALANCING.
 
     `submitted_at` is wall time, for people. `remaining_s` is what is left of the wait of KILLED and REBALANCING.
+    `moving`: REBALANCING, and placed anew already.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TopologyRow(Record, frozen=True):
     submitted_at: float
     remaining_s: float | None = None
     reshape: Reshape | None = None
+    moving: bool = False
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,12 @@ class Tally:
             needed[placement.slot] = max(placement.number, needed.get(placement.slot, 0))
         return sum(is_running(self.beat(slot), number) for slot, number in needed.items())
 
+    def moved(self, entry: Entry) -> bool:
+        """Every worker is up and knows the assignment as it is now."""
+        assert entry.assignment is not None
+        version = entry.assignment.version
+        return all(is_running(self.beat(slot), version) for slot in entry.slots)
+
     @property
     def quiet(self) -> bool:
         """Nothing is pending or queued anywhere, and nothing was on its way between workers either.

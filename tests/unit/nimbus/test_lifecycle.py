@@ -19,21 +19,25 @@ ACTIVE      deactivate INACTIVE    nothing
 ACTIVE      rebalance  REBALANCING start_wait
 ACTIVE      kill       KILLED      start_wait
 ACTIVE      elapsed    -
+ACTIVE      moved      -
 INACTIVE    activate   ACTIVE      nothing
 INACTIVE    deactivate INACTIVE    nothing
 INACTIVE    rebalance  REBALANCING start_wait
 INACTIVE    kill       KILLED      start_wait
 INACTIVE    elapsed    -
+INACTIVE    moved      -
 REBALANCING activate   -
 REBALANCING deactivate -
 REBALANCING rebalance  -
 REBALANCING kill       KILLED      start_wait
-REBALANCING elapsed    INACTIVE    place_anew
+REBALANCING elapsed    REBALANCING place_anew
+REBALANCING moved      INACTIVE    nothing
 KILLED      activate   -
 KILLED      deactivate -
 KILLED      rebalance  -
 KILLED      kill       KILLED      start_wait
 KILLED      elapsed    KILLED      remove
+KILLED      moved      -
 """
 
 
@@ -70,6 +74,8 @@ def test_every_history_ends_where_people_expect() -> None:
             if action is Action.REMOVE:
                 break
             if action is Action.PLACE_ANEW:
+                assert status is Status.REBALANCING
+            if event is Event.MOVED:
                 assert status == resume
             killed = killed or event is Event.KILL
             assert (status is Status.KILLED) == killed
