@@ -125,7 +125,8 @@ def _daemon_options() -> Iterator[Option]:
     states = ("sqlite", "memory", "zookeeper://HOST:PORT[,HOST:PORT]/PATH")
     yield Option("nimbus.state", "str", "sqlite", "where nimbus keeps the truth", DAEMON, choices=states)
     yield Option("nimbus.zookeeper.auth.file", "str", None, "file of mode 0600 with user:password", DAEMON)
-    yield _seconds("nimbus.zookeeper.session.secs", 10.0, "a leader silent for longer is replaced", DAEMON)
+    session = "a leader silent for longer is replaced, up to a tick of ZooKeeper (2 s) later"
+    yield Option("nimbus.zookeeper.session.secs", "float", 9.0, session, DAEMON, "seconds", 2, 60)
     yield _seconds("nimbus.monitor.freq.secs", 1.0, "how often liveness is looked at", DAEMON)
     yield _seconds("nimbus.supervisor.timeout.secs", 30.0, "a supervisor silent for longer is lost", DAEMON)
     yield _seconds("nimbus.task.launch.secs", 120.0, "a worker not heard of by then starts elsewhere", DAEMON)

@@ -91,8 +91,8 @@ class Keeper:
     def _note_session(self) -> None:
         """Learn what session the server grants: kazoo tells only its own connection loop (two thirds, in ms).
 
-        And be let in by servers that know less than we have seen, which matters when their data was wiped: else we would
-        never learn that. What has to be fresh is read after a sync.
+        And be let in by servers that know less than we have seen: else we would never learn that their data was wiped.
+        What has to be fresh is read after a sync.
         """
         connection = self._client._connection
         connect = connection._connect

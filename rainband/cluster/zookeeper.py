@@ -85,7 +85,7 @@ class ZooKeeperStore:
         url: str,
         credentials: str,
         *,
-        session_s: float = 10.0,
+        session_s: float = 9.0,
         identity_file: Path | None = None,
         clock: Clock | None = None,
     ) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.faults
 
 STANDSTILL_S = 2.0
 SESSION_S = 4.0
-AWAY_S = 4.0
+AWAY_S = 1.0
 HEALED_S = 10.0
 
 

@@ -296,14 +296,14 @@ def test_a_lost_answer_to_standing_leaves_one_place_in_the_queue(url: str) -> No
 
 def test_the_lease_ends_by_the_clock_without_a_word_from_the_server(tmp_path: Path) -> None:
     """A2: the server stands still, connections stay open, kazoo says nothing."""
-    with zookeeper.ensemble(tmp_path) as ensemble, opened(ensemble.url()) as store:
+    with zookeeper.ensemble(tmp_path) as ensemble, opened(ensemble.url(), session_s=2.0) as store:
         stand(store, "127.0.0.1:1")
         standing(store, lambda s: s.leads)
         epoch = store.lead()
         at = CLOCK.now()
         ensemble.servers[0].send(signal.SIGSTOP)
         standing(store, lambda s: not s.leads)
-        assert CLOCK.now() - at <= lasts_s(4.0) + 0.1
+        assert CLOCK.now() - at <= lasts_s(2.0) + 0.1
         with pytest.raises(ClusterUnavailable, match="state store unavailable"):
             store.write(epoch, [Put("counter", b"1")])
         ensemble.servers[0].send(signal.SIGCONT)
