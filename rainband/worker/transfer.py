@@ -129,6 +129,8 @@ class Inbound:
         for task in set(sources):
             if self.address_of.get(task) != sender:
                 self.refuse(roots, many)
+                if parts[1]:
+                    self.give_back(sender, targets)
                 return
         self.received += count
         anchors = self.anchors(roots, edges, many) if roots else None
@@ -243,6 +245,17 @@ class Inbound:
         for others in many.values():
             for root in others:
                 self.books.fail_root(root)
+
+    def give_back(self, sender: str, targets: list[int]) -> None:
+        """Refused tuples take no room here: their sender, which counts them as sent, must not wait for it."""
+        lines = self.lines.setdefault(sender, {})
+        for task in targets:
+            if task in self.runners:
+                line = self.line(sender, task, lines)
+                line.delivered += 1
+                line.granted += 1
+                if line not in self.agenda.grants:
+                    self.agenda.grants.append(line)
 
     def acks(self, payload: bytes) -> None:
         try:

@@ -432,13 +432,7 @@ class Worker:
     def flush(self, now: float) -> None:
         agenda = self.agenda
         if agenda.grants:
-            for line in agenda.grants:
-                outbox = self.outboxes.get(line.sender)
-                if outbox is not None:
-                    outbox.grants.append(line.task)
-                    outbox.grants.append(int(line.granted))
-                    outbox.mark()
-            agenda.grants.clear()
+            self.flush_grants()
         if agenda.outboxes:
             outboxes = agenda.outboxes
             agenda.outboxes = []
@@ -448,6 +442,19 @@ class Worker:
                     self.outbound.flush(outbox, link)
                     outbox.choked = link.full
         self.links.flush(now, self.network)
+
+    def flush_grants(self) -> None:
+        """Into the outboxes; for a sender that this worker's assignment does not know yet, once it does."""
+        waiting = []
+        for line in self.agenda.grants:
+            outbox = self.outboxes.get(line.sender)
+            if outbox is not None:
+                outbox.grants.append(line.task)
+                outbox.grants.append(int(line.granted))
+                outbox.mark()
+            elif self.inbound.lines.get(line.sender, {}).get(line.task) is line:
+                waiting.append(line)
+        self.agenda.grants = waiting
 
     def unchoke(self, outbox: Outbox) -> None:
         """Let tuples on to a worker whose link had more bytes under way than it may, once it has room again."""
