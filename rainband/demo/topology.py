@@ -110,7 +110,7 @@ def word_count(directory: str, files: Sequence[str] | None = None, workers: int 
     builder = TopologyBuilder("word-count", config={"topology.workers": workers})
     builder.set_spout("lines", Lines(library_files() if files is None else files))
     builder.set_bolt("split", Split(), parallelism=2).shuffle_grouping("lines")
-    count = builder.set_bolt("count", Count(directory), parallelism=3, config={"topology.tick.tuple.freq.secs": 0.1})
+    count = builder.set_bolt("count", Count(directory), parallelism=3, config={"topology.tick.tuple.freq.secs": 0.05})
     count.fields_grouping("split", ["word"])
     return builder.create_topology()
 
