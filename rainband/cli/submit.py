@@ -88,7 +88,7 @@ def submit_command(
     tell(f"{running.name} accepted after {clock.now() - began:.1f} s")
     for spout in spouts:
         tell(f"spout {spout.id}: {spout.guarantee}")
-    document: dict[str, object] = {"name": running.name}
+    document: dict[str, object] = {"name": running.name, "spouts": {spout.id: spout.guarantee for spout in spouts}}
     code = 0
     try:
         statistics = wait_for_workers(running, timeout_s, unheard if as_json else note)
