@@ -345,7 +345,11 @@ class ComponentStatistics(Record, frozen=True):
 
 
 class Statistics(Record, frozen=True, tag="statistics"):
-    """What a running topology did so far. emitted = acked + failed + pending counts tracked roots of all spouts."""
+    """What a running topology did so far. emitted = acked + failed + pending + lost counts tracked roots of all spouts.
+
+    `lost`: their spout's process died before their verdict, and the spout does not go on where it was (one that does
+    reads them again: counters["read_again"]).
+    """
 
     name: str
     topology_id: str = ""

@@ -55,6 +55,7 @@ class Tally:
         self._replaced: Counter[Slot] = Counter()
         self._awaited: dict[Slot, float] = {}
         self._errors: OrderedDict[tuple[object, ...], ErrorRecord] = OrderedDict()
+        self._seeking: set[int] = set()
         self._turn = 0
         self._quiet_since: tuple[int, tuple[int, int]] | None = None
         self._quiet = False
@@ -79,6 +80,7 @@ class Tally:
                 staying = {count.task for count in beat.tasks}
                 self._fold_tasks(count for count in last.beat.tasks if count.task not in staying)
         self._heard[slot] = Heard(beat, True, self._turn)
+        self._seeking.update(beat.positions)
         self._remember(beat.errors)
 
     def silence(self, slots: Iterable[Slot]) -> None:
@@ -179,12 +181,16 @@ class Tally:
         counters = Counter(self._counters)
         for beat in newest:
             counters.update(beat.counters)
+        orphans = {count.task: count.tracked - count.acked - count.failed - count.pending for count in spouts}
+        lost = sum(max(0, number) for task, number in orphans.items() if task not in self._seeking)
+        if again := sum(max(0, number) for task, number in orphans.items() if task in self._seeking):
+            counters["read_again"] = again
         own = [count for count in tasks.values() if not count.component.startswith("__")]
         return Statistics(
             name=entry.row.name,
             topology_id=entry.topology_id,
             status=entry.shown_status,
-            emitted=acked + failed + pending,
+            emitted=acked + failed + pending + lost,
             acked=acked,
             failed=failed,
             timed_out=sum(count.timed_out for count in spouts),
@@ -194,7 +200,7 @@ class Tally:
             executed=sum(count.executed for count in own),
             transferred=sum(count.transferred for count in own),
             errors=sum(count.errors for count in own),
-            lost=counters.get("lost", 0),
+            lost=lost,
             drained=self.finished(entry),
             complete_s=sum((count.complete_s for count in spouts), 0.0),
             uptime_s=uptime_s,

@@ -408,7 +408,7 @@ class SpoutEmitter(Emitter):
         try:
             ids = self.route(out, row, tree)
         except BaseException:
-            self.pending.remove(tree.root)
+            self.forget(tree)
             raise
         self.agenda.release(tree)
         return ids
@@ -430,7 +430,7 @@ class SpoutEmitter(Emitter):
                 self.route(out, checked[position], tree)
             except BaseException:
                 if tree is not None:
-                    self.pending.remove(tree.root)
+                    self.forget(tree)
                 raise
             if tree is not None:
                 self.agenda.release(tree)
@@ -448,11 +448,16 @@ class SpoutEmitter(Emitter):
             ids = self.direct(task, stream, values, tree)
         except BaseException:
             if tree is not None:
-                self.pending.remove(tree.root)
+                self.forget(tree)
             raise
         if tree is not None:
             self.agenda.release(tree)
         return ids
+
+    def forget(self, tree: Tree) -> None:
+        """The emit did not happen after all."""
+        self.pending.remove(tree.root)
+        self.tracked -= 1
 
     def begin(self, message_id: object) -> Tree | None:
         if message_id is None:

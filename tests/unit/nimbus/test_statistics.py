@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kit.clusters import beat, word_count
 from rainband.nimbus.rows import Entry, TopologyRow
 from rainband.nimbus.statistics import ERRORS_MAX, Tally
@@ -59,6 +61,21 @@ def test_spouts_and_bolts_are_summed_apart() -> None:
     assert (component.emitted, component.executed, component.queued, component.tasks) == (40, 20, 4, 2)
     assert component.execute_s == 0.25
     assert set(found.components) == {"lines", "split", "count"}
+
+
+@pytest.mark.parametrize("seeking", [False, True])
+def test_roots_that_died_with_their_spout_are_lost_or_read_again(seeking: bool) -> None:
+    tally = Tally()
+    positions = {5: b"here"} if seeking else {}
+    lines = TaskCount(5, "lines", acked=90, failed=2, pending=8, tracked=100)
+    tally.hear(ONE, beat(ID, 6700, 1, lines, positions=positions))
+    found = total(tally, entry(ONE))
+    assert (found.emitted, found.lost, found.counters) == (100, 0, {})
+    tally.hear(ONE, beat(ID, 6700, 2, TaskCount(5, "lines", acked=1, pending=3, tracked=4), positions=positions))
+    found = total(tally, entry(ONE))
+    assert (found.acked, found.pending, found.failed) == (91, 3, 2)
+    assert found.emitted == found.acked + found.pending + found.failed + found.lost
+    assert (found.lost, found.counters) == ((0, {"read_again": 8}) if seeking else (8, {}))
 
 
 def test_what_dead_workers_did_stays_and_what_they_had_pending_goes() -> None:
