@@ -414,6 +414,7 @@ class SpoutTask:
         gate = self.gate
         next_tuple = self.next_tuple
         begin = self.clock()
+        emitter.agenda.now = begin  # roots begin no earlier than the call that emits them
         calls: i64 = 0
         more = True
         emitter.active = True

@@ -39,6 +39,7 @@ TURN = 256
 FRAMES = 256
 NEVER = float("inf")
 TIMER_S = 0.05
+TIMEOUT_SLACK = 1.02  # a root begins with the turn that emits it: so that none is given less than the timeout
 POSITIONS_S = 0.5
 GC_THRESHOLDS = (50_000, 20, 100)  # tuples in flight come and go in thousands: no reason to search them for cycles
 
@@ -427,6 +428,7 @@ class Worker:
                 else:
                     wake_at = min(wake_at, spout.wanted_at())
         self.wake_at = wake_at
+        self.books.clock_now = self.agenda.now
         return more
 
     def flush(self, now: float) -> None:
@@ -496,7 +498,7 @@ class Worker:
 
     def expire(self, now: float) -> None:
         """Fail roots that were pending for the message timeout, not counting time in which this loop stood still."""
-        if self.books.expire(self.timeout_s + self.stalls.within(now)):
+        if self.books.expire(TIMEOUT_SLACK * self.timeout_s + self.stalls.within(now)):
             self.books.settle()
 
     def tick(self, made: LocalTask) -> None:
