@@ -26,6 +26,7 @@ COMMANDS = {
     "activate": ("topologies", "Let the spouts of a topology go on."),
     "deactivate": ("topologies", "Pause the spouts of a topology."),
     "rebalance": ("topologies", "Change workers or parallelism of a running topology."),
+    "chaos": ("chaos", "Kill workers of a running topology on purpose, and watch it recover."),
     "kill": ("topologies", "Stop a topology and remove it."),
     "nimbus": ("daemons", "Run the master of a cluster."),
     "supervisor": ("daemons", "Run this machine's workers for a cluster."),

@@ -165,3 +165,12 @@ def run_script(path: Path, *arguments: str, timeout_s: float = 600.0) -> str:
 def kill_process(pid: int) -> None:
     """kill -9, as an accident would."""
     os.kill(pid, 9)
+
+
+def kill_worker(pid: int, topology_id: str, port: int) -> bool:
+    """kill -9 a worker on this machine; false when `pid` is not the one of that topology and port."""
+    found = processes.worker_of(pid)
+    if found is None or (found.home.name, found.port) != (topology_id, port):
+        return False
+    kill_process(pid)
+    return True

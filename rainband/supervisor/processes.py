@@ -256,13 +256,25 @@ def found_workers(root: Path) -> Iterator[FoundWorker]:
     """Every running worker whose home lies directly in `root`, whoever started it."""
     root = root.resolve()
     for process in psutil.process_iter(["pid", "cmdline"]):
-        line = process.info["cmdline"] or []
-        if WORKER_MODULE not in line or "--home" not in line[:-1] or "--port" not in line[:-1]:
-            continue
-        home, port = Path(line[line.index("--home") + 1]), line[line.index("--port") + 1]
-        identity = identify(process.info["pid"])
-        if identity is not None and home.parent == root and port.isdigit():
-            yield FoundWorker(identity, home, int(port))
+        found = _as_worker(process.info["pid"], process.info["cmdline"] or [])
+        if found is not None and found.home.parent == root:
+            yield found
+
+
+def worker_of(pid: int) -> FoundWorker | None:
+    """The worker that has this pid on this machine; None for anything else."""
+    try:
+        return _as_worker(pid, psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return None
+
+
+def _as_worker(pid: int, line: list[str]) -> FoundWorker | None:
+    if WORKER_MODULE not in line or "--home" not in line[:-1] or "--port" not in line[:-1]:
+        return None
+    home, port = Path(line[line.index("--home") + 1]), line[line.index("--port") + 1]
+    identity = identify(pid)
+    return FoundWorker(identity, home, int(port)) if identity is not None and port.isdigit() else None
 
 
 def end_group(processes: Sequence[Process], grace_s: float) -> None:

@@ -1,0 +1,66 @@
+"""`rainband chaos kill-worker`: the attack that users may start themselves, against real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kit.chaos import SHORT, Case
+from rainband.supervisor import processes
+
+pytestmark = pytest.mark.faults
+CLUSTER = {"slots": 4, "settings": SHORT}
+
+
+def rainband(case: Case, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-P", "-m", "rainband", *words, "--nimbus", case.arena.address]
+    environment = processes.environment()
+    return subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False, env=environment)
+
+
+def test_kills_are_told_with_their_ledger(case: Case) -> None:
+    case.fault(spout=True)
+    done = rainband(case, "chaos", "kill-worker", case.name, "--times", "2", "--every", "1s", "--seed", "1", "--json")
+    case.mended()
+    assert done.returncode == 0, done.stderr
+    stories = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(stories) == 2
+    for story in stories:
+        book = story["ledger"]
+        assert story["new_pid"] != story["killed"]["pid"]
+        assert 0 <= story["noticed_s"] <= story["running_s"] <= 5.0
+        assert book["emitted"] == book["acked"] + book["in_flight"] + book["failed"]
+        assert book["lost"] == 0
+    case.faults.append(dict(case.faults[0]))  # two kills in one stretch of time
+    case.judge()
+
+
+def test_people_get_lines(case: Case) -> None:
+    case.fault(spout=True)
+    done = rainband(case, "chaos", "kill-worker", case.name, "--component", "relay")
+    case.mended()
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "killed", "noticed", "running", "ledger", "replays",
+    ]  # fmt: skip
+    assert "lost 0" in done.stdout
+    case.judge()
+
+
+REFUSALS = [
+    (["nobody"], 3, "no topology is named 'nobody'"),
+    (["NAME", "--component", "rely"], 2, "no component 'rely'. Did you mean 'relay'?"),
+    (["NAME", "--every", "soon"], 2, "'soon' is not a duration"),
+    (["NAME", "--times", "0"], 2, "0 is not in the range"),
+]
+
+
+def test_refusals(case: Case) -> None:
+    for words, code, said in REFUSALS:
+        done = rainband(case, "chaos", "kill-worker", *(case.name if word == "NAME" else word for word in words))
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
