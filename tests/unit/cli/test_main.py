@@ -101,21 +101,16 @@ def test_each_problem_of_a_topology_has_its_line(
     assert capsys.readouterr().err.splitlines() == ["error: first problem", "error: second", "error: Fix both"]
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     script = (
-        "import sys, time; began = time.perf_counter()\n"
+        "import sys\n"
         "from rainband.cli.main import run\n"
         "code = run(['--help'])\n"
         "heavy = {'zmq', 'rich', 'kazoo', 'psutil', 'msgspec', 'asyncio', 'sqlite3'} & set(sys.modules)\n"
-        "print(code, sorted(heavy), time.perf_counter() - began, file=sys.stderr)\n"
+        "print(code, sorted(heavy), file=sys.stderr)\n"
     )
-    tries = []
-    for _ in range(5):
-        done = subprocess.run(
-            [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", script],
-            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
-        )  # fmt: skip
-        code, heavy, seconds = done.stderr.rsplit(maxsplit=2)
-        assert (code, heavy) == ("0", "[]")
-        tries.append(float(seconds))
-    assert min(tries) < 0.2
+    done = subprocess.run(
+        [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", script],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert done.stderr.split() == ["0", "[]"]
