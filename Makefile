@@ -54,7 +54,7 @@ examples integration simulation faults: .venv/tools $(INSTALLED)
 
 # The same tests as in `make integration`, at full length; -s shows the figures.
 exact: .venv/tools $(INSTALLED)
-	RAINBAND_LONG=1 $(BUILT) -q -s $(foreach test,exact backpressure cut,tests/integration/test_$(test).py)
+	RAINBAND_LONG=1 $(BUILT) -q -s -o faulthandler_timeout=1800 $(foreach test,exact backpressure cut,tests/integration/test_$(test).py)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -468,7 +468,7 @@ class Nimbus:
         return msgspec.structs.replace(summary, plan=entry.plan.encode(), assignment=entry.assignment)
 
     def _summary(self, entry: Entry, now: float, wall: float) -> TopologySummary:
-        due = self._due.get(entry.topology_id)
+        due = self._due.get(entry.topology_id) if not entry.row.moving else None
         return views.summary(
             entry,
             missing=self._missing.get(entry.topology_id, 0),

@@ -255,7 +255,7 @@ def test_f14_nimbus_killed_at_each_write_of_a_command(small: Arena, command: str
         if command == "kill":
             running.kill(wait_s=0)
         else:
-            running.rebalance(workers=2, wait_s=0)
+            running.rebalance(workers=2, wait_s=0, timeout_s=5.0)
 
     def check() -> None:
         wait(lambda: gone_or_runs(small, "f14"), 20.0, lambda: small.log("nimbus"))

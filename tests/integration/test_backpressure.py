@@ -1,6 +1,6 @@
 """A slow sink behind an unbounded spout: memory stays flat, nothing is dropped, times out or is replayed.
 
-RAINBAND_LONG looks for 60 seconds at a message timeout of 30 (`make exact`), otherwise for 8 at one of 2.
+RAINBAND_LONG looks for 60 seconds at a message timeout of 30 (`make exact`), otherwise for 6 at one of 2.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from kit.placed import LONG, project_module
 from rainband.local.cluster import LocalCluster, LocalRunning
 
 loaded = project_module("loaded")
-LOOK_FOR_S = 60.0 if LONG else 8.0
-WARM_UP_S = 15.0 if LONG else 3.0
+LOOK_FOR_S = 60.0 if LONG else 6.0
+WARM_UP_S = 15.0 if LONG else 2.0
 TIMEOUT_S = 30.0 if LONG else 2.0
 WORK_S = 0.01
 FLAT = 0.10

@@ -16,7 +16,7 @@ from kit.twohosts import TwoHosts
 
 counted = project_module("counted")
 CUT_S = 20.0 if LONG else 3.0
-AROUND_S = 1.5
+AROUND_S = 1.0
 RATE = 2_000.0
 KINDS = ("shuffle", "fields")
 BACK_S = 10.0

@@ -26,8 +26,8 @@ SHORT_CASES = [
     (counted.KINDS, 20_000, 3, None, True),
     (counted.KINDS, 20_000, 3, None, False),
     (counted.KINDS, 2_500, 2, 1, True),
-    (counted.KINDS, 2_500, 3, 1, True),
-    (counted.KINDS, 2_500, 3, 1, False),
+    (counted.KINDS, 1_000, 3, 1, True),
+    (counted.KINDS, 1_000, 3, 1, False),
 ]
 MILLIONS = [((kind,), 1_000_000, workers, None, True) for kind in counted.KINDS for workers in (2, 3)]
 LONG_CASES = [
