@@ -193,10 +193,10 @@ def test_wiped_data_stop_everybody_who_remembers(tmp_path: Path) -> None:
             log.unlink()
         ensemble.start()
         for number in (0, 1):
-            assert nimbuses.processes.pop(number).wait(20) == 3
+            assert nimbuses.processes[number].wait(20) == 3
             assert "cluster id mismatch" in nimbuses.log(number)
         nimbuses.start(0)
-        assert nimbuses.processes.pop(0).wait(20) == 3
+        assert nimbuses.processes[0].wait(20) == 3
 
         with Nimbuses(tmp_path / "fresh", ensemble.url(), 1) as fresh, connected(fresh.seeds) as rpc:
             fresh.start(0)

@@ -119,7 +119,8 @@ class Nimbuses:
         """SIGTERM; returns when."""
         at = time.monotonic()
         self.processes[number].send_signal(signal.SIGTERM)
-        assert self.processes.pop(number).wait(10) == 0, self.log(number)
+        assert self.processes[number].wait(10) == 0, self.log(number)
+        del self.processes[number]
         return at
 
     def stop(self, number: int) -> None:
