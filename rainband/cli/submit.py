@@ -136,7 +136,7 @@ def wait_for_workers(running: Running, timeout_s: float, tell: Callable[[str], N
             f"{running.name} is WAITING: {missing} {'slot is' if missing == 1 else 'slots are'} missing",
             f"It starts when there are enough: rainband supervisor --slots {missing}",
         ) from None
-    return running.wait_until(running_all, timeout_s)
+    return running.wait_until(running_all, timeout_s, "not every worker runs")
 
 
 def unheard(text: str) -> None:

@@ -83,13 +83,18 @@ class Running:
         """Status, plan and assignment."""
         return self._call(GetTopology(self.name), TopologySummary)
 
-    def wait_until(self, reached: Callable[[Statistics], object], timeout_s: float) -> Statistics:
+    def wait_until(
+        self,
+        reached: Callable[[Statistics], object],
+        timeout_s: float,
+        complaint: str = "what was waited for did not happen",
+    ) -> Statistics:
         """Wait until `reached(statistics)` is true and return those statistics.
 
-        Raises NotReached, with the last statistics and errors, after `timeout_s` seconds. A Nimbus that is away for a
-        while is waited for as well.
+        Raises NotReached, with `complaint` and the last statistics and errors, after `timeout_s` seconds. A Nimbus that
+        is away for a while is waited for as well.
         """
-        return self._wait(reached, timeout_s, "what was waited for did not happen")
+        return self._wait(reached, timeout_s, complaint)
 
     def wait_running(self, timeout_s: float) -> Statistics:
         """Wait until every worker runs: all `open` and `prepare` have returned."""
