@@ -318,6 +318,13 @@ def test_a_local_cluster_of_processes(project: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_program_that_uses_every_public_name() -> None:
+    script = [*PYTHON, str(Path(__file__).with_name("everything.py"))]
+    done = subprocess.run(script, env=environment(), capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gave up" in done.stdout
+
+
 def environment() -> dict[str, str]:
     """Scripts are started outside the root: they need to find what is under test."""
     return {**os.environ} if sys.flags.safe_path else {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -316,7 +316,7 @@ class Blocking(Bolt):
 
     def execute(self, tup: Tuple) -> None:
         self.threads.add(("execute", threading.get_ident()))
-        time.sleep(0.005)
+        threading.Event().wait(0.005)
         self.emit([tup["n"]])
 
     def tick(self) -> None:
@@ -352,9 +352,9 @@ def test_blocking_gives_each_executor_one_thread_for_all_its_callbacks() -> None
     with LocalCluster() as cluster:
         running = cluster.submit(topology(BlockingSpout(), Blocking(), parallelism=2, tick_s=0.02))
         running.wait_drained(timeout_s=10)
-        time.sleep(0.05)
         bolts = running.instances("bolt")
         (spout,) = running.instances("spout")
+        running.wait_until(lambda _: len(spout.acks) == 20, timeout_s=10)
         assert sorted(spout.acks) == list(range(20))
         running.kill(wait_s=0)
     used = [{ident for _, ident in each.threads} for each in (*bolts, spout)]

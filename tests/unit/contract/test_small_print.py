@@ -373,3 +373,32 @@ def test_a_bare_string_as_rows_of_run_bolt_is_refused(rows: Sequence[Sequence[ob
 def test_every_public_name_is_there() -> None:
     for name in rainband.__all__:
         assert getattr(rainband, name) is not None
+
+
+def test_a_raise_in_next_tuple_is_recorded_and_the_spout_pauses() -> None:
+    class Stumbles(Spout):
+        outputs = ("n",)
+
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def next_tuple(self) -> None:
+            self.calls += 1
+            if self.calls <= 2:
+                raise RuntimeError("not yet")
+            self.finish()
+
+    builder = TopologyBuilder("stumbles")
+    builder.set_spout("numbers", Stumbles())
+    with LocalCluster(virtual_clock=True, raise_errors=False) as cluster:
+        running = cluster.submit(builder.create_topology())
+        cluster.advance(0.9)
+        (spout,) = running.instances("numbers")
+        assert spout.calls == 1
+        cluster.advance(1)
+        assert spout.calls == 2
+        cluster.advance(1)
+        assert spout.calls == 2, "the pause doubles"
+        cluster.advance(1.2)
+        assert spout.calls >= 3
+        assert len(running.errors("numbers")) >= 1

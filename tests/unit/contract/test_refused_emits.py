@@ -1,0 +1,205 @@
+"""An emit at the wrong moment, of the wrong values or to the wrong stream is refused, with the fix."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from kit.contract import one_bolt
+from rainband import (
+    Bolt,
+    DirectStream,
+    EmitRefused,
+    LocalCluster,
+    Spout,
+    TopologyBuilder,
+    TopologyContext,
+    Tuple,
+    complete_topology,
+)
+
+
+class InInit(Bolt):
+    outputs = ("word",)
+
+    def __init__(self) -> None:
+        self.emit(["too early"])
+
+    def execute(self, tup: Tuple) -> None:
+        pass
+
+
+class InPrepare(Bolt):
+    outputs = ("word",)
+
+    def prepare(self, context: TopologyContext) -> None:
+        self.emit(["too early"])
+
+    def execute(self, tup: Tuple) -> None:
+        pass
+
+
+class InOpen(Spout):
+    outputs = ("word",)
+
+    def open(self, context: TopologyContext) -> None:
+        self.emit(["too early"], message_id=1)
+
+    def next_tuple(self) -> None:
+        self.finish()
+
+
+def test_an_emit_in_init_is_refused_with_the_fix() -> None:
+    with pytest.raises(EmitRefused) as caught:
+        InInit()
+    assert "__init__" in str(caught.value) or "execute" in str(caught.value)
+
+
+def test_an_emit_in_prepare_and_open_is_refused_with_the_fix() -> None:
+    with pytest.raises(EmitRefused, match="prepare"):
+        complete_topology(one_bolt(InPrepare()), raise_errors=True)
+    builder = TopologyBuilder("early")
+    builder.set_spout("words", InOpen())
+    with pytest.raises(EmitRefused, match="open"):
+        complete_topology(builder.create_topology(), raise_errors=True)
+
+
+class Reports:
+    """Where components of this file leave what they saw: they run in this process."""
+
+    texts: list[str] = []
+
+
+class InCleanup(Bolt):
+    outputs = ("word",)
+
+    def execute(self, tup: Tuple) -> None:
+        pass
+
+    def cleanup(self) -> None:
+        try:
+            self.emit(["too late"])
+        except EmitRefused as error:
+            Reports.texts.append(str(error))
+            raise
+
+
+def test_an_emit_in_cleanup_is_refused() -> None:
+    Reports.texts.clear()
+    with LocalCluster(virtual_clock=True) as cluster:
+        running = cluster.submit(one_bolt(InCleanup()))
+        cluster.advance(1)
+        running.kill(wait_s=0)
+        cluster.advance(1)
+    assert len(Reports.texts) == 1
+    assert "cleanup" in Reports.texts[0]
+
+
+class FromAThread(Bolt):
+    outputs = ("word",)
+
+    def execute(self, tup: Tuple) -> None:
+        thread = threading.Thread(target=self.work)
+        thread.start()
+        thread.join()
+
+    def work(self) -> None:
+        try:
+            self.emit(["from elsewhere"])
+        except EmitRefused as error:
+            Reports.texts.append(str(error))
+
+
+def test_an_emit_from_another_thread_is_refused() -> None:
+    Reports.texts.clear()
+    complete_topology(one_bolt(FromAThread(), "a"))
+    assert len(Reports.texts) == 1
+    assert "thread" in Reports.texts[0]
+
+
+class Keep(Bolt):
+    """Leaves its emit where a stranger may call it after the call returned."""
+
+    outputs = ("word",)
+
+    def execute(self, tup: Tuple) -> None:
+        pass
+
+
+def test_an_emit_after_the_call_returned_is_refused() -> None:
+    with LocalCluster(virtual_clock=True) as cluster:
+        running = cluster.submit(one_bolt(Keep(), "a"))
+        cluster.advance(1)
+        (bolt,) = running.instances("bolt")
+        with pytest.raises(EmitRefused):
+            bolt.emit(["late"])
+
+
+@pytest.mark.parametrize("values", ["word", b"word"])
+def test_a_bare_string_as_values_is_refused(values: Any) -> None:
+    class Bare(Bolt):
+        outputs = ("word",)
+
+        def execute(self, tup: Tuple) -> None:
+            self.emit(values)
+
+    with pytest.raises(Exception, match=r"\[") as caught:
+        complete_topology(one_bolt(Bare(), "a"), raise_errors=True)
+    assert "write [" in str(caught.value)
+
+
+def test_wrong_number_of_values_says_which_fields() -> None:
+    class Two(Bolt):
+        outputs = ("word", "n")
+
+        def execute(self, tup: Tuple) -> None:
+            self.emit(["a"])
+
+    with pytest.raises(EmitRefused, match="n") as caught:
+        complete_topology(one_bolt(Two(), "a"), raise_errors=True)
+    assert "word" in str(caught.value)
+
+
+def test_an_undeclared_stream_is_refused() -> None:
+    class Undeclared(Bolt):
+        outputs = {"good": ("word",)}
+
+        def execute(self, tup: Tuple) -> None:
+            self.emit(["a"], stream="god")
+
+    with pytest.raises(EmitRefused, match="god") as caught:
+        complete_topology(one_bolt(Undeclared(), "a"), raise_errors=True)
+    assert "good" in str(caught.value)
+
+
+def test_a_value_that_cannot_travel_is_refused_naming_everything() -> None:
+    class Strange(Bolt):
+        outputs = ("word", "thing")
+
+        def execute(self, tup: Tuple) -> None:
+            self.emit(["a", object()])
+
+    with pytest.raises(Exception, match="thing") as caught:
+        complete_topology(one_bolt(Strange(), "a"), raise_errors=True)
+    text = str(caught.value)
+    assert "bolt" in text
+    assert "default" in text
+    assert "object" in text
+
+
+def test_emit_on_a_direct_stream_and_emit_direct_on_another_are_refused() -> None:
+    class Wrong(Bolt):
+        outputs = {"to": DirectStream("word"), "default": ("word",)}
+
+        def execute(self, tup: Tuple) -> None:
+            if tup["word"] == "a":
+                self.emit(["a"], stream="to")
+            else:
+                self.emit_direct(1, ["a"])
+
+    with pytest.raises(EmitRefused, match="emit_direct"):
+        complete_topology(one_bolt(Wrong(), "a"), raise_errors=True)
+    with pytest.raises(EmitRefused):
+        complete_topology(one_bolt(Wrong(), "b"), raise_errors=True)
