@@ -1,6 +1,8 @@
 # make demo   word count of Python's standard library on a cluster of processes of its own
 # make test   everything that must pass before a change is shared
 # make exact  a million tuples by each grouping, a slow sink for a minute, cuts of 20 seconds: about 20 minutes
+# make simulate       many seeds of the simulated cluster under faults: SEEDS=5000 FIRST=1; adds a line to seeds.log
+# make simulate-bugs  is each bug that is planted on purpose found by the simulation?
 # Needs Python 3.11 or later. A C compiler makes rainband faster and is not required.
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ EXPECT ?= $(if $(filter 0,$(RAINBAND_COMPILE)),built,$(if $(CI)$(shell command -
 PURE := RAINBAND_EXPECT=pure PYTHONPATH=. $(BIN)/python -m pytest
 BUILT := RAINBAND_EXPECT=$(EXPECT) $(BIN)/python -P -m pytest
 
-.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation faults exact bench install clean
+.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation simulate simulate-bugs faults exact bench install clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -49,12 +51,22 @@ unit-built: .venv/tools $(INSTALLED)
 	$(BUILT) -q -n $(JOBS) tests/unit tests/examples
 
 # These start processes of their own: one test at a time.
-examples integration simulation faults: .venv/tools $(INSTALLED)
+examples integration faults: .venv/tools $(INSTALLED)
 	@if find tests/$@ -name 'test_*.py' 2>/dev/null | grep -q .; then set -x; $(BUILT) -q tests/$@; fi
 
 # The same tests as in `make integration`, at full length; -s shows the figures.
 exact: .venv/tools $(INSTALLED)
 	RAINBAND_LONG=1 $(BUILT) -q -s -o faulthandler_timeout=1800 $(foreach test,exact backpressure cut,tests/integration/test_$(test).py)
+
+# On the files here: bugs can be planted in uncompiled classes only. Both cores are used by each test.
+simulation: .venv/tools $(INSTALLED)
+	$(PURE) -q tests/simulation
+
+simulate: .venv/tools $(INSTALLED)
+	PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),5000) --first $(or $(FIRST),1) --log
+
+simulate-bugs: .venv/tools $(INSTALLED)
+	PYTHONPATH=. $(BIN)/python -m tests.simulation --bugs
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""Nimbus processes over a disk that forgets what was not synced, the requests that reach them, and the client's wishes."""
+"""Nimbus processes over a disk that forgets what was not synced, and the client with its wishes."""
 
 from __future__ import annotations
 
@@ -171,9 +171,10 @@ class Client:
         self.busy: set[str] = set()
         self.refused = 0
 
-    def want(self, name: str, *requests: Request) -> None:
-        self.queue.setdefault(name, []).extend(requests)
-        self._next(name)
+    def want(self, name: str, *requests: Request, lane: str = "") -> None:
+        """Ask one after the other; lanes of one topology race each other."""
+        self.queue.setdefault(name + lane, []).extend(requests)
+        self._next(name + lane)
 
     @property
     def idle(self) -> bool:
@@ -192,7 +193,7 @@ class Client:
         if isinstance(reply, Failure):
             self.refused += 1
             if isinstance(request, Submit):
-                done = reply.code == "topology_exists" and self.world.is_submitted(name)
+                done = reply.code == "topology_exists" and self.world.is_submitted(request.name)
             else:
                 done = not isinstance(request, (Activate, Kill)) or reply.code == "topology_not_found"
             self.world.note(f"refused {type(request).__name__} {name} {reply.code}")

@@ -37,6 +37,11 @@ class Desk:
         self.moved_at: dict[int, float] = {}
         self.address_of: dict[int, str] = {}
         self.closed: set[int] = set()
+        self.lives: dict[int, int] = {}
+
+    def life(self, task: int) -> int:
+        """Which instance of the task this is: it may leave this process and come back to it."""
+        return self.incarnation * 1000 + self.lives[task]
 
     # What the simulation tells
 
@@ -96,14 +101,14 @@ class Desk:
         oracle = self.oracle
         if how.get("stream") == DEAD_LETTERS:
             if self.letter_is_new(task, how["message_id"]):
-                oracle.buried(task, self.incarnation, values[0], values[3])
+                oracle.buried(task, self.life(task), values[0], values[3])
             return send(values)
         row, now = values[0], self.now()
         places = self.placed()
         if "message_id" in how:
             if self.worker is not None and self.worker.assignment.status is not Status.ACTIVE:
                 oracle.wrong("P1", f"task {task} emits row {row} while the topology is {self.worker.assignment.status}")
-            emission = oracle.spout_emits(task, self.incarnation, self.address, row, now)
+            emission = oracle.spout_emits(task, self.life(task), self.address, row, now)
         else:
             attempts = anchors_of(oracle, how["anchors"]) if "anchors" in how else self.anchors
             emission = oracle.emission(row, attempts, task, self.incarnation, self.address, now)
@@ -135,7 +140,8 @@ class Desk:
     def execute(self, task: int, tup: Tuple, execute: Callable[..., Any], manual: bool) -> None:
         emission = self.begin(task, tup)
         if emission is None:
-            return execute(tup)
+            execute(tup)
+            return
         self.anchors = () if manual else emission.attempts
         try:
             execute(tup)
@@ -170,7 +176,7 @@ class Desk:
         if task in self.closed:
             self.oracle.wrong("D3", f"a verdict for task {task} after its close")
         reason = 0 if done else self.reason
-        self.oracle.verdict(task, self.incarnation, message_id, done, reason, self.now(), self.process.stood)
+        self.oracle.verdict(task, self.life(task), message_id, done, reason, self.now(), self.process.stood)
 
     def added(self, made: Any) -> None:
         """The task is complete: give the component its desk, listen to its acks, learn why its rows failed."""
@@ -178,6 +184,7 @@ class Desk:
         instance.desk = self
         task = made.task
         self.closed.discard(task)
+        self.lives[task] = self.lives.get(task, 0) + 1
         if made.spout is not None:
             self.spouts[task] = made.spout
             self.listen_to_fails(made.spout)

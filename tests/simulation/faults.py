@@ -28,7 +28,8 @@ class Fault:
     size: float
 
     def __str__(self) -> str:
-        return f"{self.at:.3f} {self.kind} lasts {self.lasts:.3f} number {self.number} other {self.other} size {self.size:.3f}"
+        whom = f"number {self.number} other {self.other} size {self.size:.3f}"
+        return f"{self.at:.3f} {self.kind} lasts {self.lasts:.3f} {whom}"
 
 
 def draw_faults(options: Options) -> tuple[Fault, ...]:
@@ -207,7 +208,8 @@ class Faults:
     # The network
 
     def _cut(self, fault: Fault) -> None:
-        self.world.wires.cut(self._place(fault.number), self._place(fault.other), self.world.time + min(1.0, fault.lasts))
+        until = self.world.time + min(1.0, fault.lasts)
+        self.world.wires.cut(self._place(fault.number), self._place(fault.other), until)
 
     def _block(self, fault: Fault, source: str, target: str) -> None:
         self.world.wires.block(source, target, hold=fault.size < 0.5)
@@ -268,8 +270,11 @@ class Faults:
 
     def _pause(self, fault: Fault) -> None:
         name = self._name(fault)
-        self.world.client.want(name, Deactivate(name))
-        self._later(fault, self.world.client.want, name, Activate(name))
+        self.world.client.want(name, Deactivate(name), lane=" pause")
+        self._later(fault, self._go_on, name)
+
+    def _go_on(self, name: str) -> None:
+        self.world.client.want(name, Activate(name), lane=" pause")
 
     def _kill_topology(self, fault: Fault) -> None:
         name = self._name(fault)

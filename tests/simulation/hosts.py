@@ -426,7 +426,10 @@ class Supervisor:
 
     def _send_obituaries(self) -> None:
         now = self.clock_now()
-        wires = self.world.wires
+        send = self.world.wires.send
+        mine = f"{self.host}:0"
         self.obituaries = [
-            entry for entry in self.obituaries if now < entry[0] and not wires.send(f"{self.host}:0", entry[1], entry[2])
+            (until, address, frame)
+            for until, address, frame in self.obituaries
+            if now < until and not send(mine, address, frame)
         ]

@@ -97,7 +97,9 @@ class Laws:
         for slot in sorted(fresh):
             if not self._alive(writer, slot.supervisor, SLACK_S, float("-inf")):
                 self.wrong("A3", f"{new.topology_id} is put on {slot}, whose supervisor is silent")
-        if old is None or old.assignment is None or old.row.status is Status.REBALANCING or len(new.slots) > len(old.slots):
+        if old is None or old.assignment is None or len(new.slots) > len(old.slots):
+            return
+        if old.row.status is Status.REBALANCING:
             return
         numbers = {p.executor: p.number for p in old.assignment.placements}
         for placement in new.assignment.placements:
@@ -119,24 +121,26 @@ class Laws:
         """A7: a rebalance is carried out when it is due, or once nothing is pending."""
         if old is None:
             return
+        if old.row.status is Status.REBALANCING and not old.row.moving:
+            if new.row.moving or new.row.status not in (Status.REBALANCING, Status.KILLED):
+                self._in_time(old, "is rebalanced")
         wait_s, before_s = new.row.remaining_s, old.row.remaining_s
-        if wait_s is not None:
+        if wait_s is not None and not new.row.moving:
             if old.row.status is not new.row.status or (before_s is not None and wait_s > before_s):
                 self.due[topology_id] = self.world.time + wait_s
-        elif old.row.status is Status.REBALANCING:
-            self._in_time(topology_id, "is rebalanced")
 
     def _removed(self, topology_id: str, old: Entry) -> None:
         self.removed.add(topology_id)
         if old.row.status is not Status.KILLED:
             self.wrong("A7", f"{topology_id} is removed although it is {old.row.status}")
-        self._in_time(topology_id, "is removed")
+        self._in_time(old, "is removed")
 
-    def _in_time(self, topology_id: str, what: str) -> None:
+    def _in_time(self, old: Entry, what: str) -> None:
+        topology_id = old.topology_id
         due = self.due.get(topology_id)
         if due is None:
             self.wrong("A7", f"{topology_id} {what} although nobody asked for it")
         elif self.world.time < due - 1e-6:
-            pending = self.world.pending(topology_id)
+            pending = self.world.pending(topology_id, old.slots)
             if pending:
                 self.wrong("A7", f"{topology_id} {what} {due - self.world.time:.2f} s early, with {pending} pending")

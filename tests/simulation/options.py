@@ -1,4 +1,4 @@
-"""What a seed means: the size of the cluster, the shape of the load, the temper of the network. Printed as one record."""
+"""What a seed means: the size of the cluster, the shape of the load, the temper of the network."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Options:
     def prompt(self) -> bool:
         """Worker processes die and nothing else happens: their trees must fail long before the timeout."""
         killing = {"kill_worker", "kill_nimbus", "disk_full"}
-        quick = self.fifo and not self.jitter_s and not self.stale_frames
-        return not self.loss and not self.repeats and quick and "kill_worker" in self.faults and set(self.faults) <= killing
+        slow = self.loss or self.repeats or self.jitter_s or self.stale_frames or not self.fifo
+        return not slow and "kill_worker" in self.faults and set(self.faults) <= killing
 
     def record(self) -> str:
         """What differs from the plainest run."""

@@ -1,4 +1,4 @@
-"""The truth about delivery, kept outside the product: every emit, execution, ack and verdict, and what is wrong with it.
+"""The truth about delivery, kept outside the product: every emit, execution, ack and verdict.
 
 The oracle sees what components see. A *delivery* is one tuple (by uid) for one task; an *attempt* is one emit of a row
 by a spout, with its tree of deliveries. Laws are named as in the catalogue of invariants: D1 no false ack, D2 no loss,
@@ -216,7 +216,14 @@ class Oracle:
     # Verdicts
 
     def verdict(
-        self, task: int, incarnation: int, row: int, done: bool, reason: int, now: float, stood: list[tuple[float, float]]
+        self,
+        task: int,
+        incarnation: int,
+        row: int,
+        done: bool,
+        reason: int,
+        now: float,
+        stood: list[tuple[float, float]],
     ) -> None:
         """`stood`: when the spout's process did not run (stopped by a signal); that time does not count."""
         attempt = self.current.get((incarnation, task, row))
@@ -241,8 +248,8 @@ class Oracle:
         if reason != LOST:
             self.fails[key] = self.fails.get(key, 0) + 1
         if reason == TIMED_OUT:
-            still_s = sum(min(end, now) - begin for begin, end in stood if begin >= attempt.started and end - begin > 0.5)
-            self._timed_out(attempt, now, still_s)
+            long = [(begin, end) for begin, end in stood if begin >= attempt.started and end - begin > 0.5]
+            self._timed_out(attempt, now, sum(end - begin for begin, end in long))
         if reason == LOST and self.undisturbed():
             self.wrong("D5", f"row {row} is failed as lost, but no process died and nothing moved")
 
@@ -253,8 +260,8 @@ class Oracle:
                 for task, state in emission.state.items():
                     died = [at for at in self.deaths.get(emission.to[task], ()) if emission.at < at < now - PROMPT_S]
                     if state in (OPEN, RUNNING) and died:
-                        ago = now - died[-1]
-                        self.wrong("D4", f"row {attempt.row} waited for its timeout, though task {task} died {ago:.1f} s ago")
+                        ago = f"task {task} died {now - died[-1]:.1f} s ago"
+                        self.wrong("D4", f"row {attempt.row} waited for its timeout, though {ago}")
         if now < attempt.started + self.options.timeout_s + max(0.0, still_s - STILL_SLACK_S) - EARLY_S:
             ran = f"{now - attempt.started:.3f} s, {still_s:.3f} s of which its process stood still"
             self.wrong("D4", f"row {attempt.row} timed out after {ran}")

@@ -1,4 +1,4 @@
-"""The process table: worker processes that can be killed, stopped and slowed, each a Worker with a shell like the real one's.
+"""The process table: worker processes that can be killed, stopped and slowed, each a Worker in a shell of its own.
 
 The shell does what rainband.worker.process does: beats, obeying the supervisor, draining when told to stop, asking
 before going on after a gap longer than the lease.

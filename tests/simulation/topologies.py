@@ -388,7 +388,8 @@ class Load:
         while grown:
             grown = False
             for name, inputs in self.inputs.items():
-                if name not in reached and any(self._passes(source, row) and source in reached for source, *_ in inputs):
+                fed = any(source in reached and self._passes(source, row) for source, *_ in inputs)
+                if name not in reached and fed:
                     reached.add(name)
                     grown = True
         return reached - set(self.rows)

@@ -1,8 +1,9 @@
-"""The network between worker processes, and its temper: frames take time, get lost, come twice, meet cut connections."""
+"""The network between worker processes, and its temper: frames take time, get lost, come twice, meet cuts."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ class Box:
         self.address = address
         self.generation = generation
         self.frames: deque[bytes] = deque()
-        self.wake_process = lambda: None
+        self.wake_process: Callable[[], None] = _nobody
 
 
 class Wires:
@@ -164,6 +165,10 @@ class WireNetwork:
         if not self.closed:
             self.closed = True
             self.wires.leave(self.box)
+
+
+def _nobody() -> None:
+    """A box whose process is not up yet."""
 
 
 def host_of(address: str) -> str:

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from rainband.nimbus.rows import read_entries
-from rainband.records import Activate, Kill, Progress, Request, Response, Status, Submit, WorkerBeat, WorkerState
+from rainband.records import Kill, Progress, Request, Response, Slot, Status, Submit, WorkerBeat, WorkerState
 from rainband.worker.reliable import DeadLetter
 from simulation.chief import Answer, Client, Disk, NimbusProcess
 from simulation.faults import Fault, Faults
@@ -178,12 +178,13 @@ class World:
     def address_of(self, name: str) -> str:
         return self.host(name).address if name[0] == "h" else name
 
-    def pending(self, topology_id: str) -> int:
-        """Roots that are pending in truth, over all living workers of a topology."""
+    def pending(self, topology_id: str, slots: frozenset[Slot] | None = None) -> int:
+        """Roots that are pending in truth, over all living workers of a topology; or over those on `slots`."""
+        own = [process for process in self.processes() if process.topology_id == topology_id]
         return sum(
             process.worker.books.pending
-            for process in self.processes()
-            if process.topology_id == topology_id and process.worker is not None
+            for process in own
+            if process.worker is not None and (not slots or process.slot in slots)
         )
 
     def is_submitted(self, name: str) -> bool:
@@ -236,7 +237,7 @@ class World:
                     self.wrong("D7", f"task {task} has {rows} rows pending of {self.options.pending}")
         for lines in worker.inbound.lines.values():
             for line in lines.values():
-                if line.delivered > line.granted:
+                if line.delivered > line.granted and not self.disturbed:
                     self.wrong("D7", f"{line.sender} sent task {line.task} {line.delivered} of {line.granted} allowed")
 
     def hear_errors(self, beat: WorkerBeat) -> None:
@@ -290,7 +291,7 @@ class World:
                 return False
             if self.pending(topology_id):
                 return False
-        return self.time > self.healed_at + SETTLE_S and self._settled()
+        return self.time > self.healed_at + SETTLE_S + self.options.lease_s and self._settled()
 
     def _settled(self) -> bool:
         """Every slot of the stored assignments, and no other, has a running worker that knows the newest one."""
