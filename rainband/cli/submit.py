@@ -88,7 +88,13 @@ def submit_command(
     tell(f"{running.name} accepted after {clock.now() - began:.1f} s")
     for spout in spouts:
         tell(f"spout {spout.id}: {spout.guarantee}")
-    document: dict[str, object] = {"name": running.name, "spouts": {spout.id: spout.guarantee for spout in spouts}}
+    for warning in topology.warnings:
+        (unheard if as_json else note)(f"warning: {warning}")
+    document: dict[str, object] = {
+        "name": running.name,
+        "spouts": {spout.id: spout.guarantee for spout in spouts},
+        "warnings": topology.warnings,
+    }
     code = 0
     try:
         statistics = wait_for_workers(running, timeout_s, unheard if as_json else note)

@@ -261,6 +261,8 @@ def test_a_topology_from_submit_to_kill(typed: Typed) -> None:
     document = typed.answer("submit", "counting.py", "--", "live", "0", "2")
     assert (document["name"], document["workers_running"], document["status"]) == ("live", 2, "ACTIVE")
     assert document["first_ack_s"] > 0
+    assert document["spouts"] == {"words": "replays"}
+    assert "topology.workers" in document["warnings"][0], "more executors than workers take turns"
     assert [row["name"] for row in typed.answer("list")["topologies"]] == ["live"]
     assert typed.error("submit", "counting.py", "--", "live", code=3)["code"] == "topology_exists"
     assert typed.answer("deactivate", "live")["done"] == "deactivated"
@@ -281,7 +283,8 @@ def test_a_topology_from_submit_to_kill(typed: Typed) -> None:
 
 
 def test_submit_says_what_each_spout_guarantees(typed: Typed) -> None:
-    told, _ = typed.run("submit", "counting.py:kinds", "-v")
+    told, warned = typed.run("submit", "counting.py:kinds", "-v")
+    assert "warning" not in warned
     for line in ("Words: replays", "Untracked: untracked", "Reports: reports only", "OwnFail: own fail()"):
         assert f"spout {line}" in told
     typed.run("kill", "kinds", "--wait", "0", "--yes")
