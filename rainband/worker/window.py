@@ -2,8 +2,9 @@
 
 The window starts small and is tried at twice its size; it keeps the larger size as long as that brings more per
 second (a round is over when as many roots were settled as the window held). So the queues stay as short as full speed
-allows. It is never larger than what completes within a third of the message timeout at the measured rate: waiting in
-queues cannot turn into timeouts and replay storms. `topology.max.spout.pending` is its ceiling.
+allows. Below its first size it needs no such proof: a few rounds of a few trees say little. It is never larger than
+what completes within a third of the message timeout at the measured rate: waiting in queues cannot turn into timeouts
+and replay storms. `topology.max.spout.pending` is its ceiling.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ class Window:
         self.round_at = now
         self.round_settled = settled
         self.rounds += 1
-        if self.size == self.kept_size:
+        if self.size < START:
+            self.kept_rate = done / elapsed
+            self.resize(2 * self.size)
+            self.kept_size = self.size
+        elif self.size == self.kept_size:
             self.kept_rate = max(done / elapsed, 0.9 * self.kept_rate)
             if now >= self.try_at:
                 self.resize(2 * self.size)

@@ -16,7 +16,8 @@ from rainband.clock import Clock
 from rainband.config import Config
 from rainband.errors import FailTuple, Refused, ValueRefused, WireError
 from rainband.groupings.specs import CustomGrouping
-from rainband.messaging.frames import ACKS, CREDIT, DATA
+from rainband.messaging import frames
+from rainband.messaging.frames import ACKS, CONTROL, CREDIT, DATA, GONE
 from rainband.messaging.links import Condemned, Gone, Links, PeerReplaced
 from rainband.messaging.network import Network
 from rainband.records import Assignment, Slot, Status, WorkerBeat, WorkerState
@@ -26,6 +27,7 @@ from rainband.topology.tuples import Tuple
 from rainband.worker.beat import make_beat
 from rainband.worker.bind import Instruments, shown
 from rainband.worker.books import Books
+from rainband.worker.deaths import pass_on, spouts_through
 from rainband.worker.life import Life, Positions
 from rainband.worker.reports import ErrorReports
 from rainband.worker.routes import Agenda, Outbox, Run
@@ -219,27 +221,23 @@ class Worker:
 
     def lose_tasks(self, tasks: frozenset[int], reason: int) -> None:
         """Tuples under way to or in `tasks` may be lost: fail all that is pending and could pass through there."""
-        if not tasks:
-            return
-        lost = {self.plan.component_of[task] for task in tasks}
-        spouts = frozenset(
-            task
-            for ordinal, task in enumerate(self.books.spout_tasks)
-            if self.plan.downstream(self.plan.component_of[task]) & lost or self.books.keeper_of(ordinal) in tasks
-        )
-        self.count("failed_by_loss", self.books.fail_spouts(spouts))
+        if tasks:
+            self.count("failed_by_loss", self.books.fail_spouts(spouts_through(self.plan, self.books, tasks)))
 
-    def peer_lost(self, address: str, lost: list[object]) -> None:
-        """The process at `address` is dead or was replaced: its inboxes are gone, its credit begins anew."""
+    def peer_lost(self, address: str, incarnation: int, lost: list[object]) -> None:
+        """The process `incarnation` at `address` is dead: its inboxes are gone, its credit begins anew."""
         self.count("peers_lost", 1)
+        pass_on(self.links, self.outboxes, address, incarnation)
         for kept in lost:
             self.fail_roots(roots_of(kept))
         tasks = frozenset(task for task, at in self.inbound.address_of.items() if at == address)
         self.lose_tasks(tasks, LOST)
         self.inbound.forget(address)
         outbox = self.outboxes.get(address)
+        if outbox is not None:
+            outbox.counts.clear()
         for task in tasks:
-            self.wiring.targets[task].place(None, outbox)
+            self.wiring.targets[task].place(None, outbox, anew=True)
         self.wake_at = 0.0
 
     def condemned(self) -> None:
@@ -258,7 +256,7 @@ class Worker:
         if address not in self.outboxes or incarnation in self.links.fenced:
             return
         if self.links.link(address).peer in (incarnation, 0):
-            self.peer_lost(address, self.links.gone(address, incarnation))
+            self.peer_lost(address, incarnation, self.links.gone(address, incarnation))
 
     def count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
@@ -377,9 +375,14 @@ class Worker:
             elif kind == ACKS:
                 self.inbound.acks(payload)
             elif kind == CREDIT:
-                self.inbound.credit(payload)
-        elif isinstance(event, (PeerReplaced, Gone)):
-            self.peer_lost(event.address, event.lost_roots)
+                self.inbound.credit(payload, self.outboxes.get(address))
+            elif kind == CONTROL and frames.parse(payload).kind == GONE:
+                for word in self.links.receive(payload, self.agenda.now):
+                    self.event(word)
+        elif isinstance(event, PeerReplaced):
+            self.peer_lost(event.address, event.old_incarnation, event.lost_roots)
+        elif isinstance(event, Gone):
+            self.peer_lost(event.address, event.incarnation, event.lost_roots)
         elif isinstance(event, Condemned):
             self.condemned()
 

@@ -46,16 +46,24 @@ def times(journal: Journal) -> dict[int, list[float]]:
     return found
 
 
-def pending_at(fault: dict[str, Any], emitted: dict[int, float], acked: dict[int, float]) -> set[int]:
-    """Roots that were pending at some time of the fault; with a lost spout also those its stored position is below."""
+def pending_at(fault: dict[str, Any], emitted: dict[int, list[float]], acked: dict[int, list[float]]) -> set[int]:
+    """Roots that were pending at some time of the fault; with a lost spout also those its stored position is below.
+
+    A root that a new spout read again is pending from then until its next ack.
+    """
     at = fault["at"]
     until = fault.get("until", at)
     never = float("inf")
-    pending = {number for number, since in emitted.items() if since <= until and at < acked.get(number, never)}
+    pending = set()
+    for number, times_read in emitted.items():
+        for since in times_read:
+            done = min((when for when in acked.get(number, ()) if when >= since), default=never)
+            if since <= until and at < done:
+                pending.add(number)
     if fault.get("spout"):
         stored_at = at - STORED_S
-        low = min((n for n in emitted if acked.get(n, never) > stored_at), default=0)
-        pending |= {number for number, since in emitted.items() if since <= until and number >= low}
+        low = min((n for n in emitted if min(acked.get(n, [never])) > stored_at), default=0)
+        pending |= {number for number, times_read in emitted.items() if min(times_read) <= until and number >= low}
     return pending
 
 
@@ -85,9 +93,9 @@ def standstill(all_times: list[float], since: float) -> float:
 def judge(directory: Path) -> dict[str, Any]:
     case = json.loads((directory / "case.json").read_text())
     expected = set(range(case["end"] * case["sources"]))
-    emitted, acked = first(read(directory / "emitted")), read(directory / "acked")
-    acked_first = first(acked)
-    faults = [{**fault, "pending": pending_at(fault, emitted, acked_first)} for fault in case["faults"]]
+    emitted, acked = times(read(directory / "emitted")), read(directory / "acked")
+    acked_first, acked_times = first(acked), times(acked)
+    faults = [{**fault, "pending": pending_at(fault, emitted, acked_times)} for fault in case["faults"]]
     lost: dict[str, int] = {}
     strange = executions = 0
     again: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""A raise in every callback there is, and messages that come twice, late, out of order or from the dead: in virtual time."""
+"""A raise in every callback; messages that come twice, late, out of order or from the dead: in virtual time."""
 
 from __future__ import annotations
 
@@ -262,7 +262,12 @@ def test_f44_frames_of_the_dead_are_counted_and_dropped() -> None:
     builder.set_bolt("sink", Sink()).shuffle_grouping("pass")
     bench = Bench(builder.create_topology(), 3, place=[0, 1, 2, 0])
     kept: list[tuple[str, str, bytes]] = []
-    bench.hub.fate = lambda source, target, frame: kept.append((source, target, frame)) or [0.0]  # type: ignore[func-returns-value]
+
+    def fate(source: str, target: str, frame: bytes) -> Sequence[float]:
+        kept.append((source, target, frame))
+        return [0.0]
+
+    bench.hub.fate = fate
     bench.run(lambda: bench.total("numbers", "acked") > 100)
     victim = bench.slots[1]
     address = bench.assignment.address(victim)
@@ -285,6 +290,28 @@ def test_f44_frames_of_the_dead_are_counted_and_dropped() -> None:
     assert max(Counter(sink.seen).values()) <= 2  # type: ignore[attr-defined]
 
 
+def test_f01_word_of_a_death_travels_ahead_of_the_replays() -> None:
+    """Only the spout's worker is told that the sink's died. What it sends again must not be failed once more."""
+    builder = TopologyBuilder("word", config={"topology.max.spout.pending": 30})
+    builder.set_spout("numbers", ReliableNumbers(300))
+    builder.set_bolt("pass", Pass()).shuffle_grouping("numbers")
+    builder.set_bolt("sink", Sink()).shuffle_grouping("pass")
+    bench = Bench(builder.create_topology(), 3, place=[0, 1, 2])
+    bench.run(lambda: bench.total("numbers", "acked") > 100)
+    spout, middle, victim = (bench.slots[number] for number in (0, 1, 2))
+    dead = bench.alive[victim].incarnation
+    bench.kill(victim)
+    bench.alive[spout].peer_gone(victim, dead, bench.clock.now())
+    for _ in range(50):
+        bench.round()
+    assert bench.alive[middle].counters["peers_lost"] == 1
+    bench.alive[middle].peer_gone(victim, dead, bench.clock.now())
+    bench.start(victim)
+    bench.run_drained(60_000)
+    assert bench.alive[middle].counters["peers_lost"] == 1
+    assert bench.total("numbers", "replayed") <= 30
+
+
 def test_f45_a_replay_has_a_root_of_its_own() -> None:
     """The bolt holds the first try until the second one is there; then the first one's acks mean nothing."""
     builder = TopologyBuilder("again", config={"topology.message.timeout.secs": 2})
@@ -298,11 +325,15 @@ def test_f45_a_replay_has_a_root_of_its_own() -> None:
         assert len(running.emitted("numbers")) == len(running.executed("sink")) == 2
 
 
+def greedy(parallelism: int) -> Topology:
+    builder = TopologyBuilder("greedy")
+    builder.set_spout("numbers", Numbers(1), parallelism=parallelism)
+    return builder.create_topology()
+
+
 def test_f46_parallelism_beyond_reason_is_refused() -> None:
     for parallelism in (0, -1, 10**9):
-        builder = TopologyBuilder("greedy")
         with pytest.raises(RainbandError):
-            builder.set_spout("numbers", Numbers(1), parallelism=parallelism)
-            builder.create_topology()
+            greedy(parallelism)
     with pytest.raises(InvalidTopology):
         TopologyBuilder("empty").create_topology()

@@ -237,10 +237,11 @@ class Arena:
 
     def case(
         self, name: str, *, shape: str = "full", workers: int = 3, rate: float = 800.0,
-        config: Mapping[str, object] | None = None, wait_running: bool = True, **options: Any,
+        config: Mapping[str, object] | None = None, wait_running: bool = True, source_lines: int = SOURCE_LINES,
+        **options: Any,
     ) -> Case:  # fmt: skip
         """Submit a topology of tests/faults/project/numbered.py with a source of its own."""
-        made = Case(self, name, shape, workers, rate, dict(config or {}), options)
+        made = Case(self, name, shape, workers, rate, dict(config or {}), options, source_lines)
         self.cases.append(made)
         if wait_running:
             made.running.wait_running(30)
@@ -297,7 +298,7 @@ class Case:
 
     def __init__(
         self, arena: Arena, name: str, shape: str, workers: int, rate: float,
-        config: dict[str, object], options: dict[str, Any],
+        config: dict[str, object], options: dict[str, Any], source_lines: int,
     ) -> None:  # fmt: skip
         self.arena = arena
         self.name = name
@@ -307,7 +308,7 @@ class Case:
         self.faults: list[dict[str, Any]] = []
         self.end = 0
         self.gone = False
-        write_source(self.directory / "source-0")
+        write_source(self.directory / "source-0", source_lines)
         settings = {"topology.workers": workers, **config}
         self.rate = rate
         with imported(PROJECT) as module:

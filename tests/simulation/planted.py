@@ -131,7 +131,7 @@ def fenced_process_is_not_told() -> None:
 
 @bug(faulty("kill_worker", "cut"), stale_frames=True)
 def dead_peers_stay_known() -> None:
-    put(Worker, "peer_lost", lambda self, address, lost: None)
+    put(Worker, "peer_lost", lambda self, address, incarnation, lost: None)
 
 
 # Trees

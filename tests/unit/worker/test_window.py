@@ -62,6 +62,20 @@ def test_after_a_standstill_it_grows_again_at_once() -> None:
     assert after == before
 
 
+def test_small_sizes_grow_without_proof() -> None:
+    """One tree alone may be lucky and quick: that must not hold the others back."""
+    window = Window(1 << 20, 30.0, 0.0)
+    window.measure(0.25, 0, 64)
+    assert window.size == 1
+    now, settled = 0.25, 0
+    for elapsed_s in (0.006, 0.5, 0.5, 0.5, 0.5, 0.5):
+        now += elapsed_s
+        settled += window.size
+        window.measure(now, settled, window.size)
+        window.held_back(now, settled)
+    assert window.size >= 20
+
+
 def test_idle_time_does_not_shrink_it() -> None:
     window = Window(1 << 20, 30.0, 0.0)
     _, now = run(window, capacity=100_000, latency_s=0.01, seconds=3)
