@@ -14,10 +14,10 @@ from rainband.local.engine import Engine, Guest, Wishes
 from rainband.local.recording import ACKED, EMITTED, EXECUTED, FAILED, Event
 from rainband.nimbus.running import Running
 from rainband.records import Request, Response, Slot
+from rainband.topology.graph import Topology, checked
 
 if TYPE_CHECKING:
     from rainband.local.processes import ProcessCluster
-    from rainband.topology.graph import Topology
     from rainband.topology.plan import Plan
 
 R = TypeVar("R")
@@ -102,6 +102,7 @@ class LocalCluster:
         Raises InvalidTopology, InvalidConfig or TopologyExists.
         """
         self._check_open()
+        topology = checked(topology)
         if sources:
             topology = topology.with_sources(sources)
         changed = {**(config or {}), **({} if name is None else {"topology.name": name})}

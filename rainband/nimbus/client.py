@@ -69,6 +69,9 @@ class Client:
         code goes along (default: that of the file it was built in). `progress(sent, total)` is told of bytes.
         Raises InvalidTopology, InvalidConfig, TopologyExists or VersionMismatch.
         """
+        from rainband.topology.graph import checked
+
+        topology = checked(topology)
         if sources:
             topology = topology.with_sources(sources)
         changed = {**(config or {}), **({} if name is None else {"topology.name": name})}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rainband.config import Config
 from rainband.errors import NotReached
 from rainband.local.cluster import SLOTS, LocalCluster, LocalRunning, Sources
 from rainband.local.engine import Engine
 from rainband.records import ErrorRecord, Statistics
+from rainband.topology.graph import Topology, checked
 from rainband.worker.wiring import LocalTask
-
-if TYPE_CHECKING:
-    from rainband.topology.graph import Topology
 
 TIMEOUT_S = 300.0
 QUIET_S = 30.0
@@ -90,6 +88,7 @@ def complete_topology(
     seconds. Raises the first error of user code, unless `raise_errors=False`: then failed tuples are replayed or given
     up as in production. Raises NotReached, naming what is not done, after `timeout_s` virtual seconds.
     """
+    topology = checked(topology)
     workers = Config.layer(topology.plan.config, config or {})["topology.workers"]
     settings = {"topology.max.error.report.per.interval": ERRORS_MAX, **topology.plan.config, **(config or {})}
     with LocalCluster(

@@ -20,6 +20,16 @@ from rainband.topology.validate import plan_of, warnings_of
 log = logging.getLogger("rainband.topology")
 
 
+def checked(topology: object) -> Topology:
+    """The topology that was passed. Raises InvalidTopology when it is something else."""
+    if isinstance(topology, Topology):
+        return topology
+    builder = hasattr(topology, "create_topology")
+    raise InvalidTopology(
+        f"{topology!r:.80} is no topology", "Pass what its create_topology() returns" if builder else "Build one first"
+    )
+
+
 class Topology:
     """What `TopologyBuilder.create_topology()` returns and every cluster takes.
 

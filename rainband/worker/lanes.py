@@ -8,12 +8,13 @@ thread of its own), `VirtualLane` (both, inline, under a virtual clock: `asyncio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from rainband.clock import Clock
@@ -149,6 +150,25 @@ class AsyncLane:
         pass
 
 
+@contextlib.contextmanager
+def outside_of_loops() -> Iterator[None]:
+    """Let a loop run inside a callback of another: a test may itself be a coroutine."""
+    outer = asyncio._get_running_loop()
+    if outer is None:
+        yield
+        return
+    task = asyncio.current_task(outer)
+    if task is not None:
+        asyncio.tasks._leave_task(outer, task)
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(outer)
+        if task is not None:
+            asyncio.tasks._enter_task(outer, task)
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio loop whose time is a clock's, and which only runs what is due when told to.
 
@@ -189,13 +209,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_due(self) -> None:
         """Run everything that is ready now, without waiting."""
-        for _ in range(10_000):
-            self.call_soon(self.stop)
-            self.run_forever()
-            scheduled = self._scheduled  # type: ignore[attr-defined]
-            due = scheduled and scheduled[0]._when <= self.time()
-            if not self._ready and not due:  # type: ignore[attr-defined]
-                return
+        with outside_of_loops():
+            for _ in range(10_000):
+                self.call_soon(self.stop)
+                self.run_forever()
+                scheduled = self._scheduled  # type: ignore[attr-defined]
+                due = scheduled and scheduled[0]._when <= self.time()
+                if not self._ready and not due:  # type: ignore[attr-defined]
+                    return
 
     def next_due(self) -> float:
         scheduled = [handle._when for handle in self._scheduled if not handle._cancelled]  # type: ignore[attr-defined]

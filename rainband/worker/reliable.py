@@ -71,10 +71,14 @@ class ReliableBook:
         self.current = None
 
     def emitted(self, message_id: object, values: tuple[object, ...], stream: str, direct: int = -1) -> None:
-        """Raises EmitRefused for a message id of None or one that is still unfinished."""
+        """Raises EmitRefused for a message id that is None, unhashable, or of a row still unfinished."""
         if message_id is None:
             raise EmitRefused("a ReliableSpout emitted with message_id=None", "Give each row an id of its own")
-        if message_id in self.rows:
+        try:
+            pending = message_id in self.rows
+        except TypeError as error:
+            raise EmitRefused(f"message id {message_id!r:.80}: {error}", "Use a str, an int or a tuple") from None
+        if pending:
             raise EmitRefused(
                 f"message id {message_id!r} is already pending", "A ReliableSpout needs a different id for each row"
             )

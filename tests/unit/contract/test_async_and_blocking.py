@@ -161,6 +161,16 @@ def test_what_is_emitted_leaves_in_the_order_of_completion_and_is_anchored() -> 
     assert (sorted(result.acked("spout")), result.failed("spout")) == ([1, 3], [2])
 
 
+def test_a_test_may_itself_be_a_coroutine() -> None:
+    async def test() -> list[tuple[Any, ...]]:
+        await asyncio.sleep(0)
+        emitted = run_bolt(Sleeper(), [[1], [2]], fields=["n"])
+        await asyncio.sleep(0)
+        return emitted
+
+    assert asyncio.run(test()) == [(2,), (1,)]
+
+
 def test_asyncio_sleep_is_virtual_under_the_virtual_clock() -> None:
     started = time.monotonic()
     result = complete_topology(topology(Count(5), Sleeper()))

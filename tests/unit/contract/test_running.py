@@ -13,6 +13,7 @@ import pytest
 from rainband import (
     Bolt,
     FailTuple,
+    InvalidTopology,
     LocalCluster,
     NotReached,
     RainbandError,
@@ -308,6 +309,14 @@ def test_names_are_unique_and_unknown_ones_refused() -> None:
 def test_bad_sources_are_refused(sources: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         complete_topology(word_count([]), sources=sources)
+
+
+def test_a_builder_is_no_topology_yet() -> None:
+    builder: Any = TopologyBuilder("builder")
+    with pytest.raises(InvalidTopology, match="create_topology"):
+        complete_topology(builder)
+    with LocalCluster(virtual_clock=True) as cluster, pytest.raises(InvalidTopology, match="create_topology"):
+        cluster.submit(builder)
 
 
 def test_a_component_that_does_not_exist_is_named() -> None:

@@ -283,7 +283,7 @@ def test_the_delay_before_a_replay_doubles() -> None:
         assert (statistics.replayed, statistics.dead_letters) == (2, 1)
 
 
-@pytest.mark.parametrize(("second", "problem"), [(1, "unique|twice|already"), (None, "None")])
+@pytest.mark.parametrize(("second", "problem"), [(1, "already"), (None, "None"), ([2], "unhashable")])
 def test_ids_of_a_reliable_spout_are_unique_and_never_none(second: object, problem: str) -> None:
     class Careless(ReliableSpout):
         outputs = ("n",)
