@@ -67,6 +67,14 @@ class Runner:
             self.grant()
         return batch
 
+    def leave(self) -> None:
+        """The task goes elsewhere: grant all that was taken, for it may come back to senders that wait."""
+        for line in self.touched:
+            line.touched = False
+            line.granted = line.delivered + self.limit
+            self.agenda.grants.append(line)
+        self.touched = []
+
     def grant(self) -> None:
         waiting: list[CreditLine] = []
         for line in self.touched:
@@ -221,14 +229,25 @@ class Target:
         else:
             self.set_full(outbox is None or self.sent >= self.granted or bool(self.overflow))
 
-    def place(self, runner: Runner | None, outbox: Outbox | None) -> None:
-        """The task now runs here, or behind `outbox`; credit begins anew."""
+    def place(self, runner: Runner | None, outbox: Outbox | None, anew: bool = False) -> None:
+        """The task now runs here, or behind `outbox`.
+
+        Credit counts on from what it was when the task last ran there, as the worker there does; `anew` when that
+        is another process by now.
+        """
+        if self.outbox is not None:
+            self.outbox.counts[self.task] = (int(self.sent), int(self.granted))
         self.runner = runner
         self.outbox = outbox
         if runner is not None:
             runner.target = self
         self.sent = 0
         self.granted = self.window
+        if outbox is not None:
+            known = outbox.counts.pop(self.task, None)
+            if known is not None and not anew:
+                self.sent = known[0]
+                self.granted = known[1]
         self.drain()
 
 
@@ -269,6 +288,7 @@ class Outbox:
         self.verdicts: list[int] = []
         self.touches: list[int] = []
         self.grants: list[int] = []
+        self.counts: dict[int, tuple[int, int]] = {}  # (sent, granted) of tasks that have left that worker
 
     def mark(self) -> None:
         if not self.dirty:

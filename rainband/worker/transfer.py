@@ -130,7 +130,8 @@ class Inbound:
             if self.address_of.get(task) != sender:
                 self.refuse(roots, many)
                 if parts[1]:
-                    self.give_back(sender, targets)
+                    for target in targets:
+                        self.give_back(sender, target)
                 return
         self.received += count
         anchors = self.anchors(roots, edges, many) if roots else None
@@ -197,6 +198,8 @@ class Inbound:
                         self.agenda.mark(runner)
             if runner is None:
                 self.astray(task, rows[position], source, anchor)
+                if credited:
+                    self.give_back(sender, task)
                 continue
             runner.inbox.append(Tuple(rows[position], source, anchor))
             if credited and line is not None:
@@ -246,16 +249,13 @@ class Inbound:
             for root in others:
                 self.books.fail_root(root)
 
-    def give_back(self, sender: str, targets: list[int]) -> None:
-        """Refused tuples take no room here: their sender, which counts them as sent, must not wait for it."""
-        lines = self.lines.setdefault(sender, {})
-        for task in targets:
-            if task in self.runners:
-                line = self.line(sender, task, lines)
-                line.delivered += 1
-                line.granted += 1
-                if line not in self.agenda.grants:
-                    self.agenda.grants.append(line)
+    def give_back(self, sender: str, task: int) -> None:
+        """A tuple that takes no room here: its sender, which counts it as sent, must not wait for any."""
+        line = self.line(sender, task, self.lines.setdefault(sender, {}))
+        line.delivered += 1
+        line.granted += 1
+        if line not in self.agenda.grants:
+            self.agenda.grants.append(line)
 
     def acks(self, payload: bytes) -> None:
         try:
@@ -276,12 +276,19 @@ class Inbound:
         for root in unpack_ids(columns[4], 1):
             books.touch_root(root)
 
-    def credit(self, payload: bytes) -> None:
+    def credit(self, payload: bytes, outbox: Outbox | None) -> None:
+        """Grants of the worker behind `outbox`: for tasks that are there, or were and may come back."""
         pairs = unpack_ids(payload, 2)
         for position in range(0, len(pairs), 2):
-            target = self.targets.get(pairs[position])
-            if target is not None:
-                target.grant(pairs[position + 1])
+            task, upto = pairs[position], pairs[position + 1]
+            target = self.targets.get(task)
+            if target is None or outbox is None:
+                continue
+            if target.outbox is outbox:
+                target.grant(upto)
+            elif task in outbox.counts:
+                sent, granted = outbox.counts[task]
+                outbox.counts[task] = (sent, max(granted, upto))
 
     def forget(self, sender: str) -> None:
         """The worker at `sender` was replaced: its credit begins anew."""

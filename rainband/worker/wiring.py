@@ -274,7 +274,9 @@ class Wiring:
         """Take a task out; the caller closes the instance and passes the rest of its inbox on."""
         self.books.ledgers.pop(task, None)
         self.books.spouts.pop(task, None)
-        self.runners.pop(task, None)
+        runner = self.runners.pop(task, None)
+        if runner is not None:
+            runner.leave()
         return self.tasks.pop(task, None)
 
     def place(self, outbox_of: Callable[[int], Outbox | None], moved: frozenset[int], local: frozenset[int]) -> None:
