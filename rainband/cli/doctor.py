@@ -112,11 +112,12 @@ def check_ports(config: Config) -> Iterator[Finding]:
 def check_nimbus(config: Config) -> Iterator[Finding]:
     """Does one answer? None is only worth a hint."""
     from rainband.errors import RainbandError
+    from rainband.messaging.keys import cluster_keys
     from rainband.nimbus.client import Client
 
     seeds = ", ".join(config["nimbus.seeds"])
     try:
-        cluster = Client(*config["nimbus.seeds"]).cluster()
+        cluster = Client(*config["nimbus.seeds"], keys=cluster_keys(config["keys.dir"])).cluster()
     except RainbandError:
         yield Finding("nimbus", "warn", f"none answers at {seeds}", "start one: rainband up")
         return

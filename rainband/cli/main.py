@@ -30,6 +30,7 @@ COMMANDS = {
     "kill": ("topologies", "Stop a topology and remove it."),
     "nimbus": ("daemons", "Run the master of a cluster."),
     "supervisor": ("daemons", "Run this machine's workers for a cluster."),
+    "keygen": ("keygen", "Make the key that lets a cluster use addresses beyond this machine."),
     "config": ("config", "Show every setting, its default and its meaning."),
     "doctor": ("doctor", "Check this machine: versions, ports, disk, the build."),
 }

@@ -107,8 +107,10 @@ def parse_parallelism(texts: tuple[str, ...], known: tuple[str, ...] | None = No
 def connect(seeds: tuple[str, ...], config_file: str | None = None) -> Client:
     """A client of the Nimbus that --nimbus, RAINBAND_NIMBUS_SEEDS or the settings file name."""
     from rainband.config import Config
+    from rainband.messaging.keys import cluster_keys
     from rainband.nimbus.client import Client
 
-    client = Client(*(seeds or Config.layer(load_settings(config_file, ()))["nimbus.seeds"]))
+    config = Config.layer(load_settings(config_file, ()))
+    client = Client(*(seeds or config["nimbus.seeds"]), keys=cluster_keys(config["keys.dir"]))
     click.get_current_context().call_on_close(client.close)
     return client

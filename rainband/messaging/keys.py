@@ -23,6 +23,9 @@ ZAP_ADDRESS = "inproc://zeromq.zap.01"
 DOMAIN = b"rainband"
 
 
+KEY_FILE = "cluster.key"
+
+
 class Keys:
     """One CURVE pair as 40 Z85 characters each. Its repr shows the public half only."""
 
@@ -54,7 +57,7 @@ class Keys:
         try:
             public = zmq.curve_public(raw)
         except (ValueError, zmq.ZMQError, KeyError):
-            raise NotAllowed("not a secret key", "Make one with `rainband keygen`") from None
+            raise NotAllowed("not a secret key", "Make one with: rainband keygen DIRECTORY") from None
         return Keys(public, raw)
 
     def save(self, path: Path) -> None:
@@ -79,13 +82,13 @@ class Keys:
                 found = os.fstat(file.fileno())
                 data = file.read(1024)
         except OSError as error:
-            fix = "Make one with `rainband keygen`"
+            fix = "Make one with: rainband keygen DIRECTORY"
             raise NotAllowed(f"cannot read the key file {path}: {error.strerror}", fix) from None
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             raise NotAllowed(f"the key file {path} is open to other users", f"Run: chmod 600 {path}")
         parts = dict(line.split(b" ", 1) for line in data.splitlines() if b" " in line)
         if set(parts) != {b"public", b"secret"}:
-            raise NotAllowed(f"{path} is not a key file", "Make one with `rainband keygen`")
+            raise NotAllowed(f"{path} is not a key file", "Make one with: rainband keygen DIRECTORY")
         return Keys(parts[b"public"].strip(), parts[b"secret"].strip())
 
     def guard(self, socket: zmq.Socket[bytes]) -> None:
@@ -100,6 +103,11 @@ class Keys:
         socket.curve_publickey = self.public
         socket.curve_secretkey = self.secret
         socket.curve_serverkey = self.public
+
+
+def cluster_keys(directory: str | None) -> Keys | None:
+    """The keys in the directory that keys.dir names; None when it names none. Raises NotAllowed as `Keys.load` does."""
+    return Keys.load(Path(directory).expanduser() / KEY_FILE) if directory else None
 
 
 class Gate:

@@ -36,7 +36,7 @@ def is_loopback(host: str) -> bool:
 def check_exposure(host: str, keys: Keys | None, insecure: bool) -> None:
     """Raises NotAllowed for an address others can reach when there are no keys and nobody said it is meant."""
     if keys is None and not insecure and not is_loopback(host):
-        fix = "Run `rainband keygen` and give its key file to every process, or pass --insecure on a network you trust"
+        fix = "Run: rainband keygen DIRECTORY, and start every process with keys.dir naming it"
         raise NotAllowed(f"other machines can reach {host}, and there are no keys", fix)
 
 

@@ -13,11 +13,12 @@ from rainband.clock import Clock, SystemClock
 from rainband.cluster.election import Standing
 from rainband.config import Config
 from rainband.errors import ClusterUnavailable, InvalidTopology, RainbandError, StoreError
+from rainband.messaging.keys import cluster_keys
 from rainband.messaging.rpc import RpcServer
 from rainband.nimbus.copies import PIECE_BYTES, Copied, Copies, Fetched, Named
 from rainband.nimbus.core import Nimbus
 from rainband.nimbus.shelf import Shelf
-from rainband.nimbus.state import load_keys, open_state
+from rainband.nimbus.state import open_state
 from rainband.records import Download, Failure, Heartbeat, Progress, Request, Response, Submit, Upload
 from rainband.topology.plan import Plan
 
@@ -63,7 +64,7 @@ class Service:
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
         self.clock: Clock = clock if clock is not None else SystemClock()
-        keys = load_keys(config)
+        keys = cluster_keys(config["keys.dir"])
         self._opened = opened = open_state(config)
         try:
             self._server = RpcServer(config["nimbus.host"], config["nimbus.port"], keys)

@@ -17,9 +17,8 @@ from rainband.cluster.sqlite import SqliteStore, make_private
 from rainband.cluster.store import Store
 from rainband.config import Config
 from rainband.errors import NotAllowed, UsageError
-from rainband.messaging.keys import Keys
+from rainband.messaging.keys import cluster_keys
 
-KEY_FILE = "cluster.key"
 AUTH_FILE = "zookeeper.auth"
 AUTH_BYTES_MAX = 1024
 USER = "rainband"
@@ -64,12 +63,6 @@ def open_state(config: Config) -> Opened:
     return Opened(shared, blobs, shared, shared=True)
 
 
-def load_keys(config: Config) -> Keys | None:
-    """The cluster's key pair, when `keys.dir` names a directory."""
-    directory = config["keys.dir"]
-    return Keys.load(Path(directory).expanduser() / KEY_FILE) if directory else None
-
-
 def credentials(config: Config) -> str:
     """`user:password` for ZooKeeper: from its file, else made of the cluster's key, else from a file of this user.
 
@@ -78,7 +71,7 @@ def credentials(config: Config) -> str:
     named: str | None = config["nimbus.zookeeper.auth.file"]
     if named is not None:
         return read_credentials(Path(named).expanduser())
-    keys = load_keys(config)
+    keys = cluster_keys(config["keys.dir"])
     if keys is not None:
         return f"{USER}:{hmac.new(keys.secret, b'rainband zookeeper', hashlib.sha256).hexdigest()}"
     path = Path("~/.rainband").expanduser() / AUTH_FILE

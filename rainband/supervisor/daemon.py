@@ -25,7 +25,7 @@ from rainband.config import Config
 from rainband.errors import UsageError
 from rainband.messaging import frames
 from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
-from rainband.messaging.keys import Keys
+from rainband.messaging.keys import KEY_FILE, Keys
 from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.rpc import RpcClient
 from rainband.messaging.sockets import check_exposure
@@ -48,7 +48,6 @@ GONE_RETRY_S = 0.05
 GONE_TRY_S = 10.0
 STOP_S = 5.0
 PACKAGES = ("cloudpickle", "msgspec")
-KEY_FILE = "cluster.key"
 
 
 class Supervisor:

@@ -31,7 +31,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"Usage: rainband {command} ")
-    assert "--json" in out
+    assert "--json" in out or "Commands:" in out
 
 
 def test_version_says_which_build_runs(capsys: pytest.CaptureFixture[str]) -> None:
