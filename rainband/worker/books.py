@@ -6,13 +6,15 @@ The index in a root id is the ordinal of the spout task that emitted it. Its ack
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS, Group, Ledger, Tree, Verdict
 from rainband.worker.routes import Agenda, Outbox, Target
 from rainband.worker.tasks import FAILED, LOST, TIMED_OUT, SpoutTask
 
-INDEX_SHIFT = COUNTER_BITS + INCARNATION_BITS
+INDEX_SHIFT: Final = COUNTER_BITS + INCARNATION_BITS
 
 
 class Books:
@@ -42,6 +44,12 @@ class Books:
     def spout_task(self, root: int) -> int:
         index = root >> INDEX_SHIFT
         return self.spout_tasks[index] if index < len(self.spout_tasks) else 0
+
+    def home_tree(self, root: int) -> Tree | None:
+        """The open tree of `root` if its whole book is kept in this worker."""
+        spout = self.spouts.get(self.spout_task(root))
+        tree = spout.emitter.pending.get(root) if spout is not None else None
+        return tree if tree is not None and tree.home else None
 
     def outbox_of(self, task: int) -> Outbox | None:
         target = self.targets.get(task)
@@ -105,6 +113,13 @@ class Books:
     def report(self, root: int, edges: int) -> None:
         """Some edges of `root` were consumed and emitted in this worker; `edges` is the XOR of their ids."""
         task = self.keeper(root)
+        outbox = self.outbox_of(task)
+        if outbox is not None:
+            outbox.reports.append(root)
+            outbox.reports.append(edges)
+            if not outbox.dirty:
+                outbox.mark()
+            return
         spout = self.spouts.get(task)
         if spout is not None:
             self.reported(spout, root, edges)
@@ -112,12 +127,6 @@ class Books:
         ledger = self.ledgers.get(task)
         if ledger is not None:
             self.tell(ledger.ack(root, edges))
-            return
-        outbox = self.outbox_of(task)
-        if outbox is not None:
-            outbox.reports.append(root)
-            outbox.reports.append(edges)
-            outbox.mark()
 
     def reported(self, spout: SpoutTask, root: int, edges: int) -> None:
         tree = spout.emitter.pending.get(root)

@@ -113,7 +113,8 @@ class Emitter:
         if len(row) != out.width:
             raise self.wrong_width(row, out)
         for value in row:
-            if type(value) not in PLAIN_TYPES:
+            kind = type(value)
+            if kind is not str and kind is not int and kind not in PLAIN_TYPES:
                 self.check(row, out)
                 break
         return row

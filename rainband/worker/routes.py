@@ -8,9 +8,10 @@ Edges on a cycle watch no target, so that a cycle can never wait for itself.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from random import Random
-from struct import unpack
+from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
 
@@ -18,21 +19,24 @@ from rainband.acker.ledger import Group, Tree
 from rainband.groupings.choosers import Chooser
 from rainband.topology.tuples import Source, Tuple
 
-EDGE_BLOCK = 1024
+ROWS_MAX: Final = 4096
+MASK: Final = 0x3FFFFFFFFFFFFFFF
+STEP: Final = 0x1E3779B97F4A7C15
 
 
 class EdgeIds:
-    """Random 63-bit ids, never zero, drawn in blocks from a generator that is never shared between processes."""
+    """Random ids of 62 bits, never zero: a counter from a random start, each step scrambled as in splitmix."""
 
     def __init__(self, random: Random) -> None:
-        self.random = random
-        self.block: list[int] = []
+        self.state: i64 = random.getrandbits(62)
 
-    def next(self) -> int:
-        if not self.block:
-            words = unpack(f"<{EDGE_BLOCK}Q", self.random.randbytes(8 * EDGE_BLOCK))
-            self.block = [word >> 1 for word in words if word > 1]
-        return self.block.pop()
+    def next(self) -> i64:
+        """The same compiled or not: the mask cuts off what overflows."""
+        state = (self.state + STEP) & MASK
+        self.state = state
+        mixed = ((state ^ (state >> 30)) * 0x3F58476D1CE4E5B9) & MASK
+        mixed = ((mixed ^ (mixed >> 27)) * 0x14D049BB133111EB) & MASK
+        return mixed ^ (mixed >> 31) or 1
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -98,6 +102,7 @@ class CreditLine:
         self.granted: i64 = window
         self.step: i64 = max(1, window // 2)
         self.touched = False
+        self.runner: Runner | None = None
 
 
 class Gate:
@@ -252,25 +257,28 @@ class Target:
 
 
 class Run:
-    """Tuples of one stream on their way to one worker, as columns."""
+    """Tuples of one stream on their way to one worker, as columns. Anchors are held until the run is sent.
+
+    `sources` and `starts`: the emitting tasks, each with the position of its first tuple.
+    """
 
     def __init__(self, number: int, credited: bool) -> None:
         self.number = number
         self.credited = credited
-        self.clear()
-
-    def clear(self) -> None:
         self.rows: list[tuple[object, ...]] = []
         self.targets: list[int] = []
+        self.anchors: list[Tree | None] = []
         self.sources: list[int] = []
-        self.roots: list[int] = []
-        self.edges: list[int] = []
-        self.many: dict[int, list[int]] = {}
+        self.starts: list[int] = []
         self.tracked = False
+
+    def source(self, position: int) -> int:
+        """The task that emitted the tuple at `position`."""
+        return self.sources[bisect_right(self.starts, position) - 1]
 
 
 class Outbox:
-    """What is ready to leave for one worker (address `host:port`): runs by stream, reports for its ackers, grants.
+    """What is ready to leave for one worker (address `host:port`): runs of tuples, reports for its ackers, grants.
 
     `choked` while its link has as many bytes under way as it may: tuples wait in the overflow of their targets.
     """
@@ -278,8 +286,10 @@ class Outbox:
     def __init__(self, address: str, agenda: Agenda) -> None:
         self.address = address
         self.agenda = agenda
-        self.runs: dict[int, Run] = {}
-        self.touched: list[Run] = []
+        self.runs: list[Run] = []
+        self.open: dict[int, Run] = {}
+        self.run: Run | None = None
+        self.source: Source | None = None
         self.dirty = False
         self.choked = False
         self.reports: list[int] = []
@@ -296,35 +306,39 @@ class Outbox:
             self.agenda.outboxes.append(self)
 
     def add(self, row: tuple[object, ...], source: Source, task: int, anchor: Tree | None, credited: bool) -> None:
-        key = source.number * 2 + credited
-        run = self.runs.get(key)
-        if run is None:
-            run = Run(source.number, credited)
-            self.runs[key] = run
-        if not run.rows:
-            self.touched.append(run)
-            if not self.dirty:
-                self.mark()
-        if anchor is None:
-            run.roots.append(0)
-            run.edges.append(0)
-        else:
-            edge = self.agenda.ids.next()
-            run.tracked = True
-            run.edges.append(edge)
-            if isinstance(anchor, Group):
-                leaves = anchor.leaves()
-                for leaf in leaves:
-                    leaf.edges ^= edge
-                run.roots.append(int(leaves[0].root))
-                if len(leaves) > 1:
-                    run.many[len(run.rows)] = [int(leaf.root) for leaf in leaves[1:]]
-            else:
-                anchor.edges ^= edge
-                run.roots.append(anchor.root)
+        """Take a tuple for `task` and hold its anchor."""
+        run = self.run
+        if run is None or source is not self.source or run.credited is not credited or len(run.rows) >= ROWS_MAX:
+            run = self.turn_to(source, credited)
         run.rows.append(row)
         run.targets.append(task)
+        run.anchors.append(anchor)
+        if anchor is not None:
+            anchor.count += 1
+            run.tracked = True
+
+    def turn_to(self, source: Source, credited: bool) -> Run:
+        """The run that takes the next tuple of `source`."""
+        key = source.number * 2 + credited
+        run = self.open.get(key)
+        if run is None or len(run.rows) >= ROWS_MAX:
+            run = Run(source.number, credited)
+            self.open[key] = run
+            self.runs.append(run)
+            self.mark()
+        self.run = run
+        self.source = source
         run.sources.append(source.task)
+        run.starts.append(len(run.rows))
+        return run
+
+    def take(self) -> list[Run]:
+        """The runs so far; what is added from now on goes into new ones."""
+        runs = self.runs
+        self.runs = []
+        self.open = {}
+        self.run = None
+        return runs
 
     @property
     def empty(self) -> bool:

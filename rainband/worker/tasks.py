@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
 
@@ -17,12 +18,12 @@ from rainband.topology.tuples import Tuple
 from rainband.worker.emit import BoltEmitter, Emitter, ManualEmitter, SpoutEmitter
 from rainband.worker.routes import Agenda, Runner
 
-SLOW_CALL_S = 0.1
-PAUSE_MAX_S = 60.0
+SLOW_CALL_S: Final = 0.1
+PAUSE_MAX_S: Final = 60.0
 
-FAILED = 0
-TIMED_OUT = 1
-LOST = 2
+FAILED: Final = 0
+TIMED_OUT: Final = 1
+LOST: Final = 2
 
 OnError = Callable[[int, BaseException, "Tuple | None"], None]
 

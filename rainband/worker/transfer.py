@@ -1,15 +1,16 @@
 """Between the outboxes of this worker and the frames of its links, both ways. One message per stream and flush.
 
-A DATA message is a list of runs [stream number, credited, target tasks, source tasks, roots, edges, many, rows]; task
-columns are packed int32, or one int when all are the same; roots and edges are packed int64, b'' when untracked.
-An ACKS message is the five packed int64 columns reports, fails, inits, verdicts, touches; CREDIT is (task, upto) pairs.
+A DATA message is one run [stream number, credited, targets, sources, roots, edges, lengths, many, rows]. Targets are a
+list of tasks, or one task for all; sources are [task, how many tuples, task, ...]. Successive tuples of one root are a
+stretch with one edge, since they arrive together or not at all: `lengths` says how many tuples each has, empty when all
+are 1; `many` maps a stretch to its further roots. Untracked runs have no roots.
+An ACKS message is the five lists reports, fails, inits, verdicts, touches; CREDIT is [task, upto, task, ...].
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from mypy_extensions import i64
@@ -23,43 +24,38 @@ from rainband.topology.tuples import Source, Tuple
 from rainband.worker.books import Books
 from rainband.worker.routes import Agenda, CreditLine, Outbox, Run, Runner, Target
 
-ROWS_MAX = 4096
-VALUE_FRAMING_BYTES = 8  # what encode_rows puts around one long str or bytes
-TUPLE_BYTES_MAX = MESSAGE_BYTES_MAX - (1 << 20)
+VALUE_FRAMING_BYTES: Final = 8  # what encode_rows puts around one long str or bytes
+TUPLE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - (1 << 20)
 
 OnRefused = Callable[[Run, int, ValueRefused], None]
 
-encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder().decode
+Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Task = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+Ids = list[Id]
+Tasks = list[Task]
+Data = tuple[Task, bool, Task | Tasks, Tasks, Ids, Ids, Tasks, dict[Task, Ids], bytes]
+Acks = tuple[Ids, Ids, Ids, Ids, Ids]
+
+encode: Final = msgspec.msgpack.Encoder().encode
+decode_data: Final = msgspec.msgpack.Decoder(Data).decode
+decode_acks: Final = msgspec.msgpack.Decoder(Acks).decode
+decode_credit: Final = msgspec.msgpack.Decoder(Ids).decode
 
 
 def pack_tasks(tasks: list[int]) -> object:
     first = tasks[0]
-    if tasks.count(first) == len(tasks):
-        return first
-    return array("i", tasks).tobytes()
+    return first if tasks.count(first) == len(tasks) else tasks
 
 
-def unpack_tasks(packed: object, count: int) -> list[int]:
-    if isinstance(packed, int):
-        return [packed] * count
-    return unpack(packed, "i", count)
+def check_spans(spans: list[int], count: int) -> None:
+    if min(spans, default=0) < 1 or sum(spans) != count:
+        raise WireError(f"stretches that do not make {count} tuples")
 
 
-def unpack(packed: object, code: str, count: int) -> list[int]:
-    if not isinstance(packed, bytes):
-        raise WireError("a column is not bytes")
-    column = array(code)
-    if len(packed) != count * column.itemsize:
-        raise WireError(f"a column of {len(packed)} bytes does not hold {count} ids")
-    column.frombytes(packed)
-    return column.tolist()
-
-
-def unpack_ids(packed: object, multiple: int) -> list[int]:
-    if not isinstance(packed, bytes) or len(packed) % (8 * multiple):
-        raise WireError("a column of ids has the wrong length")
-    return unpack(packed, "q", len(packed) // 8)
+def in_groups(ids: list[int], size: int) -> list[int]:
+    if len(ids) % size:
+        raise WireError(f"ids not in groups of {size}")
+    return ids
 
 
 class Inbound:
@@ -91,17 +87,12 @@ class Inbound:
         self.refused: i64 = 0
 
     def data(self, sender: str, payload: bytes) -> None:
-        """Runs of tuples. Raises WireError when the bytes are not what a worker of this version sends."""
+        """A run of tuples. Raises WireError when the bytes are not what a worker of this version sends."""
         try:
-            runs: Any = decode(payload)
+            parts: Data = decode_data(payload)
         except (msgspec.DecodeError, ValueError) as error:
             raise WireError(f"bad tuples: {error}") from None
-        if not isinstance(runs, list):
-            raise WireError("bad tuples: not a list of runs")
-        for run in runs:
-            if not isinstance(run, list) or len(run) != 8:
-                raise WireError("bad tuples: a run has eight parts")
-            self.run(sender, run)
+        self.run(sender, parts)
 
     def source(self, number: int, task: int) -> Source:
         key = number << 32 | task
@@ -111,121 +102,140 @@ class Inbound:
             self.sources[key] = source
         return source
 
-    def run(self, sender: str, parts: list[Any]) -> None:
+    def run(self, sender: str, parts: Data) -> None:
         """One run of tuples of one stream; refused as a whole when a source task runs elsewhere by now."""
-        number: int = parts[0]
-        rows: list[tuple[object, ...]] = decode_rows(parts[7], self.pickle_types)
+        number, credited, targets, sources, roots, edges, lengths, many, data = parts
+        rows: list[tuple[object, ...]] = decode_rows(data, self.pickle_types)
         count = len(rows)
         if count == 0 or len(rows[0]) != self.width_of(number):
             raise WireError(f"bad tuples: rows do not fit stream number {number}")
-        targets = unpack_tasks(parts[2], count)
-        sources = unpack_tasks(parts[3], count)
-        roots: list[int] = []
-        edges: list[int] = []
-        if parts[4]:
-            roots = unpack(parts[4], "q", count)
-            edges = unpack(parts[5], "q", count)
-        many: dict[int, list[int]] = parts[6] or {}
-        for task in set(sources):
+        if isinstance(targets, int):
+            targets = [targets] * count
+        spans = sources[1::2]
+        tasks = in_groups(sources, 2)[::2]
+        check_spans(spans, count)
+        if lengths:
+            check_spans(lengths, count)
+        elif roots:
+            lengths = [1] * count
+        if len(targets) != count or len(edges) != len(roots) or len(lengths) != len(roots):
+            raise WireError("bad tuples: columns differ in length")
+        for task in tasks:
             if self.address_of.get(task) != sender:
-                self.refuse(roots, many)
-                if parts[1]:
+                self.refuse(count, roots, many)
+                if credited:
                     for target in targets:
                         self.give_back(sender, target)
                 return
         self.received += count
-        anchors = self.anchors(roots, edges, many) if roots else None
-        self.deliver(sender, number, bool(parts[1]), rows, targets, sources, anchors)
+        anchors: list[Tree | None] = [None] * count
+        if roots:
+            anchors = self.anchors(roots, edges, lengths, many)
+        froms = [self.source(number, task) for task in tasks]
+        self.deliver(sender, credited, rows, targets, froms, spans, anchors)
 
-    def anchors(self, roots: list[int], edges: list[int], many: dict[int, list[int]]) -> list[Tree | None]:
-        """One proxy tree per root of the run; each edge enters the book of its root as it arrives."""
+    def anchors(
+        self, roots: list[Any], edges: list[int], lengths: list[int], many: dict[int, list[int]]
+    ) -> list[Tree | None]:
+        """The tree of each tuple: the root's own when its spout is here, else one proxy for all of the run."""
         anchors: list[Tree | None] = []
-        seen: dict[int, Tree] = {}
-        last_root = 0
-        tree: Tree | None = None
-        for position in range(len(roots)):
-            root = roots[position]
-            if root != last_root:
-                last_root = root
-                tree = None
-                if root != 0:
-                    tree = seen.get(root)
-                    if tree is None:
-                        tree = Tree(root, 0, False, None, 0.0)
-                        seen[root] = tree
-            anchor = tree
-            if anchor is not None:
-                anchor.count += 1
-                anchor.edges ^= edges[position]
-                if many and position in many:
-                    anchor = self.group(anchor, many[position], edges[position], seen)
-            anchors.append(anchor)
+        seen: dict[Any, Tree] = {}
+        for number in range(len(roots)):
+            root = roots[number]
+            length: i64 = lengths[number]
+            tree: Tree | None = None
+            if root:
+                tree = seen.get(root)
+                if tree is None:
+                    tree = self.tree(root, seen)
+                tree.edges ^= edges[number]
+                if many and number in many:
+                    tree = self.group(tree, many[number], edges[number], seen)
+                tree.count += length
+            while length > 0:
+                anchors.append(tree)
+                length -= 1
         return anchors
+
+    def tree(self, root: int, seen: dict[Any, Tree]) -> Tree:
+        tree = self.books.home_tree(root) if self.books.spouts else None
+        if tree is None:
+            tree = Tree(root, 0, False, None, 0.0)
+        seen[root] = tree
+        return tree
+
+    def group(self, tree: Tree, others: list[int], edge: int, seen: dict[Any, Tree]) -> Tree:
+        """For tuples of several roots: their edge enters the book of each."""
+        trees = [tree]
+        for root in others:
+            other = seen.get(root)
+            if other is None:
+                other = self.tree(root, seen)
+            other.edges ^= edge
+            trees.append(other)
+        return Group(trees)
 
     def deliver(
         self,
         sender: str,
-        number: int,
         credited: bool,
         rows: list[tuple[object, ...]],
         targets: list[int],
-        sources: list[int],
-        anchors: list[Tree | None] | None,
+        sources: list[Source],
+        spans: list[int],
+        anchors: list[Tree | None],
     ) -> None:
         """Into the inboxes of the tasks that are here; what is for others travels on."""
-        lines = self.lines.setdefault(sender, {})
+        doors: dict[int, CreditLine] = {}
         last_task = -1
-        runner: Runner | None = None
         line: CreditLine | None = None
-        last_source = -1
-        source: Source | None = None
-        for position in range(len(rows)):
-            if sources[position] != last_source:
-                last_source = sources[position]
-                source = self.source(number, last_source)
-            assert source is not None
-            anchor = anchors[position] if anchors is not None else None
-            task = targets[position]
-            if task != last_task:
-                last_task = task
-                runner = self.runners.get(task)
-                if runner is not None:
-                    line = self.line(sender, task, lines)
-                    if credited and not line.touched:
-                        line.touched = True
-                        runner.touched.append(line)
-                    if not runner.ready:
-                        self.agenda.mark(runner)
-            if runner is None:
-                self.astray(task, rows[position], source, anchor)
-                if credited:
-                    self.give_back(sender, task)
-                continue
-            runner.inbox.append(Tuple(rows[position], source, anchor))
-            if credited and line is not None:
-                line.delivered += 1
+        runner: Runner | None = None
+        position: i64 = 0
+        for number in range(len(sources)):
+            source = sources[number]
+            end: i64 = position + spans[number]
+            while position < end:
+                task = targets[position]
+                if task != last_task:
+                    last_task = task
+                    line = doors.get(task)
+                    if line is None:
+                        line = self.door(sender, task, credited)
+                        doors[task] = line
+                    runner = line.runner
+                if runner is None:
+                    self.astray(task, rows[position], source, anchors[position])
+                    if credited:
+                        self.give_back(sender, task)
+                else:
+                    runner.inbox.append(Tuple(rows[position], source, anchors[position]))
+                    assert line is not None
+                    line.delivered += 1
+                position += 1
 
-    def line(self, sender: str, task: int, lines: dict[int, CreditLine]) -> CreditLine:
+    def door(self, sender: str, task: int, credited: bool) -> CreditLine:
+        """The way of tuples of `sender` to `task`, about to be used. Without a runner the task is not here."""
+        runner = self.runners.get(task)
+        if runner is None or not credited:
+            line = CreditLine(sender, task, self.window)
+        else:
+            line = self.line(sender, task)
+            if not line.touched:
+                line.touched = True
+                runner.touched.append(line)
+        line.runner = runner
+        if runner is not None and not runner.ready:
+            self.agenda.mark(runner)
+        return line
+
+    def line(self, sender: str, task: int) -> CreditLine:
+        """The credit of `sender` towards `task`."""
+        lines = self.lines.setdefault(sender, {})
         line = lines.get(task)
         if line is None:
             line = CreditLine(sender, task, self.window)
             lines[task] = line
         return line
-
-    def group(self, tree: Tree, others: list[int], edge: int, seen: dict[int, Tree]) -> Tree:
-        """A tuple of several roots: its edge enters the book of each of them."""
-        trees = [tree]
-        for root in others:
-            other = seen.get(root)
-            if other is None:
-                other = Tree(root, 0, False, None, 0.0)
-                seen[root] = other
-            other.edges ^= edge
-            trees.append(other)
-        group = Group(trees)
-        group.count += 1
-        tree.count -= 1
-        return group
 
     def astray(self, task: int, row: tuple[object, ...], source: Source, tree: Tree | None) -> None:
         """A tuple for a task that is not here (it moved): pass it on; it waits there for room."""
@@ -239,19 +249,15 @@ class Inbound:
         if tree is not None:
             self.agenda.release(tree)
 
-    def refuse(self, roots: list[int], many: dict[int, list[int]]) -> None:
+    def refuse(self, count: int, roots: list[int], many: dict[int, list[int]]) -> None:
         """Tuples of a task that runs elsewhere by now: not executed; their roots fail at once."""
-        self.refused += max(1, len(roots))
-        for root in roots:
-            if root:
-                self.books.fail_root(root)
-        for others in many.values():
-            for root in others:
-                self.books.fail_root(root)
+        self.refused += count
+        for root in all_roots(roots, many):
+            self.books.fail_root(root)
 
     def give_back(self, sender: str, task: int) -> None:
         """A tuple that takes no room here: its sender, which counts it as sent, must not wait for any."""
-        line = self.line(sender, task, self.lines.setdefault(sender, {}))
+        line = self.line(sender, task)
         line.delivered += 1
         line.granted += 1
         if line not in self.agenda.grants:
@@ -259,26 +265,25 @@ class Inbound:
 
     def acks(self, payload: bytes) -> None:
         try:
-            columns: Any = decode(payload)
+            columns: Acks = decode_acks(payload)
         except (msgspec.DecodeError, ValueError) as error:
             raise WireError(f"bad acks: {error}") from None
-        if not isinstance(columns, list) or len(columns) != 5:
-            raise WireError("bad acks: five columns")
+        reports, fails, inits, verdicts, touches = columns
         books = self.books
-        if columns[2]:
-            books.receive_inits(unpack_ids(columns[2], 3))
-        if columns[0]:
-            books.receive_reports(unpack_ids(columns[0], 2))
-        for root in unpack_ids(columns[1], 1):
+        books.receive_inits(in_groups(inits, 3))
+        books.receive_reports(in_groups(reports, 2))
+        for root in fails:
             books.fail_root(root)
-        if columns[3]:
-            books.receive_verdicts(unpack_ids(columns[3], 2))
-        for root in unpack_ids(columns[4], 1):
+        books.receive_verdicts(in_groups(verdicts, 2))
+        for root in touches:
             books.touch_root(root)
 
     def credit(self, payload: bytes, outbox: Outbox | None) -> None:
         """Grants of the worker behind `outbox`: for tasks that are there, or were and may come back."""
-        pairs = unpack_ids(payload, 2)
+        try:
+            pairs = in_groups(decode_credit(payload), 2)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise WireError(f"bad credit: {error}") from None
         for position in range(0, len(pairs), 2):
             task, upto = pairs[position], pairs[position + 1]
             target = self.targets.get(task)
@@ -307,29 +312,20 @@ class Outbound:
         self.on_refused = on_refused
         self.sent: i64 = 0
 
-    def flush(self, outbox: Outbox, link: Link) -> None:
-        """Move everything in `outbox` into `link`."""
-        outbox.dirty = False
-        if outbox.grants:
-            link.send(CREDIT, array("q", outbox.grants).tobytes(), None)
-            outbox.grants = []
-        if outbox.reports or outbox.fails or outbox.inits or outbox.verdicts or outbox.touches:
-            self.flush_acks(outbox, link)
-        if outbox.touched:
-            touched = outbox.touched
-            outbox.touched = []
-            for run in touched:
-                self.flush_run(run, link)
-                run.clear()
+    def send_tuples(self, outbox: Outbox, link: Link) -> None:
+        """Move the tuples in `outbox` into `link` and let go of their trees, which may settle then."""
+        for run in outbox.take():
+            self.sent += len(run.rows)
+            self.send_part(run, 0, len(run.rows), link)
 
-    def flush_acks(self, outbox: Outbox, link: Link) -> None:
-        columns = [
-            array("q", outbox.reports).tobytes(),
-            array("q", outbox.fails).tobytes(),
-            array("q", outbox.inits).tobytes(),
-            array("q", outbox.verdicts).tobytes(),
-            array("q", outbox.touches).tobytes(),
-        ]
+    def send_reports(self, outbox: Outbox, link: Link) -> None:
+        """Move grants and all that concerns trees into `link`."""
+        if outbox.grants:
+            link.send(CREDIT, encode(outbox.grants), None)
+            outbox.grants = []
+        if not (outbox.reports or outbox.fails or outbox.inits or outbox.verdicts or outbox.touches):
+            return
+        columns = [outbox.reports, outbox.fails, outbox.inits, outbox.verdicts, outbox.touches]
         link.send(ACKS, encode(columns), None)
         outbox.reports = []
         outbox.fails = []
@@ -337,17 +333,9 @@ class Outbound:
         outbox.verdicts = []
         outbox.touches = []
 
-    def flush_run(self, run: Run, link: Link) -> None:
-        total = len(run.rows)
-        self.sent += total
-        if total <= ROWS_MAX:
-            self.send_part(run, 0, total, link)
-            return
-        for start in range(0, total, ROWS_MAX):
-            self.send_part(run, start, min(start + ROWS_MAX, total), link)
-
     def send_part(self, run: Run, start: int, end: int, link: Link) -> None:
-        rows = run.rows[start:end]
+        whole = end - start == len(run.rows)
+        rows = run.rows if whole else run.rows[start:end]
         try:
             data = encode_rows(rows, self.pickle_types)
             if len(data) > self.bytes_max:
@@ -355,25 +343,21 @@ class Outbound:
         except ValueRefused as error:
             self.split_refused(run, start, end, link, error)
             return
-        roots = b""
-        edges = b""
+        stamps = Stamps()
         if run.tracked:
-            roots = array("q", run.roots[start:end]).tobytes()
-            edges = array("q", run.edges[start:end]).tobytes()
-        many: dict[int, list[int]] | None = None
-        if run.many:
-            many = {key - start: value for key, value in run.many.items() if start <= key < end}
+            stamps.stamp(run.anchors, start, end, self.books.agenda)
         parts = [
             run.number,
             run.credited,
-            pack_tasks(run.targets[start:end]),
-            pack_tasks(run.sources[start:end]),
-            roots,
-            edges,
-            many,
+            pack_tasks(run.targets if whole else run.targets[start:end]),
+            spans(run, start, end),
+            stamps.roots,
+            stamps.edges,
+            stamps.lengths if stamps.stretched else [],
+            stamps.many,
             data,
         ]
-        link.send(DATA, encode([parts]), (roots, many) if roots else None)
+        link.send(DATA, encode(parts), stamps.kept())
 
     def check_size(self, rows: list[tuple[object, ...]], size: int) -> None:
         """Rows that encode to `size` bytes, more than one value may. Raises ValueRefused, also to have them split."""
@@ -393,6 +377,10 @@ class Outbound:
     def split_refused(self, run: Run, start: int, end: int, link: Link, error: ValueRefused) -> None:
         """A value that cannot travel was only seen now: fail that tuple's roots, send the others."""
         if end - start == 1:
+            anchor = run.anchors[start]
+            if anchor is not None:
+                self.books.agenda.fail(anchor)
+                self.books.agenda.release(anchor)
             self.on_refused(run, start, error)
             return
         middle = (start + end) // 2
@@ -400,12 +388,78 @@ class Outbound:
         self.send_part(run, middle, end, link)
 
 
+class Stamps:
+    """The columns that name the trees of a run's tuples, a row for each stretch."""
+
+    def __init__(self) -> None:
+        self.roots: list[int] = []
+        self.edges: list[int] = []
+        self.lengths: list[int] = []
+        self.many: dict[int, list[int]] = {}
+        self.stretched = False
+
+    def stamp(self, anchors: list[Tree | None], start: i64, end: i64, agenda: Agenda) -> None:
+        """Give each stretch between the positions `start` and `end` an edge, and let go of its anchor."""
+        roots = self.roots
+        edges = self.edges
+        lengths = self.lengths
+        while start < end:
+            first = start
+            anchor = anchors[start]
+            start += 1
+            while start < end and anchors[start] is anchor:
+                start += 1
+            length = start - first
+            lengths.append(int(length))
+            if length > 1:
+                self.stretched = True
+            if anchor is None:
+                roots.append(0)
+                edges.append(0)
+                continue
+            edge = agenda.ids.next()
+            if isinstance(anchor, Group):
+                self.stamp_group(anchor, edge)
+            else:
+                anchor.edges ^= edge
+                roots.append(int(anchor.root))
+            edges.append(int(edge))
+            anchor.count -= length
+            if anchor.count == 0:
+                agenda.settled.append(anchor)
+
+    def stamp_group(self, anchor: Group, edge: i64) -> None:
+        leaves = anchor.leaves()
+        for leaf in leaves:
+            leaf.edges ^= edge
+        if len(leaves) > 1:
+            self.many[len(self.roots)] = [int(leaf.root) for leaf in leaves[1:]]
+        self.roots.append(int(leaves[0].root))
+
+    def kept(self) -> object:
+        """What a link keeps with the message, for `roots_of`."""
+        return (self.roots, self.many) if self.roots else None
+
+
+def spans(run: Run, start: int, end: int) -> list[int]:
+    """[task, how many tuples, ...] of the emitting tasks between two positions."""
+    found: list[int] = []
+    for number, task in enumerate(run.sources):
+        first = max(start, run.starts[number])
+        last = min(end, run.starts[number + 1] if number + 1 < len(run.starts) else len(run.rows))
+        if first < last:
+            found.append(task)
+            found.append(last - first)
+    return found
+
+
+def all_roots(roots: list[int], many: dict[int, list[int]]) -> list[int]:
+    found = [root for root in roots if root]
+    for others in many.values():
+        found.extend(others)
+    return found
+
+
 def roots_of(kept: object) -> list[int]:
-    """The roots that `flush_run` gave a link to keep with a message."""
-    if not isinstance(kept, tuple):
-        return []
-    roots = [root for root in unpack_ids(kept[0], 1) if root]
-    if kept[1]:
-        for others in kept[1].values():
-            roots.extend(others)
-    return roots
+    """The roots that a link kept with a message."""
+    return all_roots(kept[0], kept[1]) if isinstance(kept, tuple) else []

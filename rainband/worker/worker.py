@@ -272,9 +272,7 @@ class Worker:
         self.errors.add(component, task, error, shown(tup), self.agenda.now, self.clock.wall())
 
     def refused_value(self, run: Run, position: int, error: ValueRefused) -> None:
-        """A value that cannot travel was seen at flush: its roots fail, its credit is given back."""
-        roots = [run.roots[position], *run.many.get(position, ())]
-        self.fail_roots([root for root in roots if root])
+        """A value that cannot travel was seen at flush: its roots fail, its credit comes back."""
         if run.credited:
             target = self.wiring.targets[run.targets[position]]
             target.sent -= 1
@@ -284,7 +282,7 @@ class Worker:
         if error.field is not None:
             where += f", field '{self.plan.components[component].streams[stream].fields[error.field]}'"
         told = ValueRefused(f"{where}: {error.reason}", error.fix)
-        self.report(run.sources[position], told, None)
+        self.report(run.source(position), told, None)
 
     # Life of the components
 
@@ -346,7 +344,6 @@ class Worker:
         self.run_bolts()
         self.books.settle()
         more = self.run_spouts(now)
-        self.books.settle()
         self.flush(now)
         if now >= self.timer_at or now >= self.links.next_at:
             self.timers(now)
@@ -435,17 +432,24 @@ class Worker:
         return more
 
     def flush(self, now: float) -> None:
+        """Tuples, then what settles as their trees are let go: those reports still leave with them."""
         agenda = self.agenda
         if agenda.grants:
             self.flush_grants()
-        if agenda.outboxes:
-            outboxes = agenda.outboxes
-            agenda.outboxes = []
-            for outbox in outboxes:
-                if outbox.address in self.outboxes:
-                    link = self.links.link(outbox.address)
-                    self.outbound.flush(outbox, link)
-                    outbox.choked = link.full
+        for outbox in agenda.outboxes[:]:
+            if outbox.runs and outbox.address in self.outboxes:
+                link = self.links.link(outbox.address)
+                self.outbound.send_tuples(outbox, link)
+                outbox.choked = link.full
+        self.books.settle()
+        outboxes = agenda.outboxes
+        agenda.outboxes = []
+        for outbox in outboxes:
+            outbox.dirty = False
+            if outbox.address in self.outboxes:
+                self.outbound.send_reports(outbox, self.links.link(outbox.address))
+                if outbox.runs:
+                    outbox.mark()
         self.links.flush(now, self.network)
 
     def flush_grants(self) -> None:

@@ -25,8 +25,8 @@ def test_a_refused_tuple_gives_its_credit_back() -> None:
         frozenset(),
     )  # fmt: skip
     inbound.address_of = {21: "somewhere else by now"}
-    run = [0, True, TASK, 21, b"", b"", None, encode_rows([(7,)], frozenset())]
-    inbound.data(SENDER, msgspec.msgpack.encode([run]))
+    run = [0, True, TASK, [21, 1], [], [], [], {}, encode_rows([(7,)], frozenset())]
+    inbound.data(SENDER, msgspec.msgpack.encode(run))
     assert inbound.refused == 1
     assert not runners[TASK].inbox
     assert [(line.sender, line.task, line.granted) for line in agenda.grants] == [(SENDER, TASK, 2)]
