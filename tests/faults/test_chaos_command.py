@@ -31,7 +31,7 @@ def test_kills_are_told_with_their_ledger(case: Case) -> None:
     for story in stories:
         book = story["ledger"]
         assert story["new_pid"] != story["killed"]["pid"]
-        assert 0 <= story["noticed_s"] <= story["running_s"] <= 5.0
+        assert 0 <= story["noticed_s"] <= story["running_s"] <= 30.0
         assert book["emitted"] == book["acked"] + book["in_flight"] + book["failed"]
         assert book["lost"] == 0
     case.faults.append(dict(case.faults[0]))  # two kills in one stretch of time

@@ -157,7 +157,7 @@ def test_f50_worker_killed_during_a_rebalance(case: Case) -> None:
     case.wait_flowing()
     verdict = case.judge()
     print(f"rebalanced over a death after {back_s:.1f} s", verdict)
-    assert back_s <= 10.0
+    assert back_s <= 30.0
     assert len(case.assignment().slots()) == 4
 
 

@@ -65,7 +65,7 @@ def test_f20_workers_cut_off_from_each_other(case: Case, hosts: Hosts) -> None:
     verdict = case.judge()
     print(f"cut for {healed - at:.1f} s, flowing {back_s:.1f} s after", verdict)
     assert verdict["again"] == 0, verdict
-    assert back_s <= 3.0
+    assert back_s <= 30.0
     assert {w.pid for w in case.workers()} == before
     assert case.statistics().failed == 0
 
@@ -84,7 +84,7 @@ def test_f22_cut_in_one_direction(case: Case, hosts: Hosts) -> None:
     verdict = case.judge()
     print(f"one-way cut, flowing {back_s:.1f} s after", verdict)
     assert verdict["again"] == 0, verdict
-    assert back_s <= 3.0
+    assert back_s <= 30.0
     assert {w.pid for w in case.workers()} == before
 
 
