@@ -36,7 +36,7 @@ class Shelf:
 
     def deadline(self) -> float:
         """When `clean` has something to do next."""
-        return self._cleaned_at + CLEAN_S
+        return self._cleaned_at + min(CLEAN_S, self._expiry_s)
 
     def clean(self, named: Set[str], now: float) -> None:
         """Forget blobs that were in nobody's plan for the expiry, and uploads that stopped."""
