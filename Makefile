@@ -48,7 +48,7 @@ unit-pure: .venv/tools $(INSTALLED)
 	$(PURE) -q -n $(JOBS) tests/unit tests/test_*.py
 
 unit-built: .venv/tools $(INSTALLED)
-	$(BUILT) -q -n $(JOBS) tests/unit tests/examples
+	$(BUILT) -q -n $(JOBS) tests/unit
 
 # These start processes of their own: one test at a time.
 examples integration faults: .venv/tools $(INSTALLED)
