@@ -69,9 +69,10 @@ class Laws:
         for topology_id, entry in new.items():
             if entry.assignment is None:
                 continue
-            placed = [p.executor for p in entry.assignment.placements]
-            if sorted(placed) != sorted(entry.plan.executors()):
-                self.wrong("A3", f"{topology_id}: executors {sorted(placed)} are placed, not those of the plan")
+            executors = [placement.executor for placement in entry.assignment.placements]
+            placed = sorted(task for e in executors for task in range(e.first, e.last + 1))
+            if placed != sorted(entry.plan.component_of):
+                self.wrong("A3", f"{topology_id}: tasks {placed} are placed, each should be once")
             for slot in entry.slots:
                 if owner.setdefault(slot, topology_id) != topology_id:
                     self.wrong("A3", f"{slot} belongs to {owner[slot]} and {topology_id}")

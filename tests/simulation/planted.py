@@ -124,7 +124,7 @@ def link_reset_forgets_what_was_lost() -> None:
     put(Worker, "lose_tasks", lambda self, tasks, reason: None)
 
 
-@bug(faulty("stop_supervisor", "kill_supervisor", "isolate"), lease_s=3.0)
+@bug(faulty("stop_supervisor", "kill_supervisor", "isolate"), lease_s=5.0)
 def fenced_process_is_not_told() -> None:
     put(Links, "_condemn", lambda self, incarnation, frame: None)
 
@@ -203,22 +203,15 @@ def repeated_init_is_not_ignored() -> None:
 
 
 @bug(SPREAD, ackers=2)
-def verdict_before_the_init() -> None:
+def acker_compares_four_bits() -> None:
+    real = Ledger._settle
+
     def settle(self: Ledger, root: int, entry: Entry) -> Verdict | None:
-        if entry.edges and not entry.failed:
-            return None
-        self._forget(root)
-        return Verdict(root, int(entry.task), not entry.failed)
+        if entry.edges % 16 == 0:
+            entry.edges = 0
+        return real(self, root, entry)
 
     put(Ledger, "_settle", settle)
-    real = Books.tell
-
-    def tell(self: Books, verdict: Verdict | None) -> None:
-        if verdict is not None and verdict.task == 0:
-            verdict = Verdict(verdict.root, self.spout_task(verdict.root), verdict.done)
-        real(self, verdict)
-
-    put(Books, "tell", tell)
 
 
 @bug(SPREAD, ackers=2)
@@ -361,13 +354,13 @@ def credit_is_ignored() -> None:
     put(Target, "deliver", deliver)
 
 
-@bug(SPREAD, credit=3)
+@bug(SPREAD, CALM, credit=3, pending=100)
 def grants_are_forgotten() -> None:
     real = Runner.grant
 
     def grant(self: Runner) -> None:
-        real(self)
-        self.touched = []
+        if self.task % 2:
+            real(self)
 
     put(Runner, "grant", grant)
 
@@ -428,11 +421,11 @@ def local_means_anywhere() -> None:
 # Placements
 
 
-@bug(faulty("rebalance", "kill_supervisor", "stop_supervisor", every_s=0.5), lease_s=3.0)
+@bug(faulty("rebalance", "kill_supervisor", "stop_supervisor", every_s=0.5), lease_s=5.0)
 def tuples_of_a_place_given_up_are_taken() -> None:
     real = Inbound.run
 
-    def run(self: Inbound, sender: str, parts: list[Any]) -> None:
+    def run(self: Inbound, sender: str, parts: Any) -> None:
         known, self.address_of = self.address_of, _Anywhere(sender)
         try:
             real(self, sender, parts)
@@ -545,7 +538,7 @@ def leases_run_out_early() -> None:
     put(Liveness, "__init__", lambda self, lease_s, expected, now: real(self, lease_s * 0.3, expected, now))
 
 
-@bug(faulty("kill_host", "isolate"), lease_s=3.0)
+@bug(faulty("kill_host", "isolate"), lease_s=5.0)
 def leases_never_run_out() -> None:
     put(Liveness, "expire", lambda self, now: [])
     put(Liveness, "alive", lambda self, supervisor: True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 LOCAL_DELAY_S = 0.0003
 BOX_MAX = 20_000
+TINY_S = 1e-7
 
 
 class Box:
@@ -120,7 +121,7 @@ class Wires:
             delay_s += self.jitter_s * self.rng.random() ** 3
         at = world.time + delay_s
         if self.fifo:
-            at = max(at, self.arrival.get((source, target), 0.0))
+            at = max(at, self.arrival.get((source, target), 0.0) + TINY_S)
             self.arrival[source, target] = at
         world.at(at, self._arrive, pair, self.cuts.get(pair, 0), self.generations.get(target, 0), target, frame)
 

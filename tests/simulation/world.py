@@ -237,7 +237,7 @@ class World:
                     self.wrong("D7", f"task {task} has {rows} rows pending of {self.options.pending}")
         for lines in worker.inbound.lines.values():
             for line in lines.values():
-                if line.delivered > line.granted and not self.disturbed:
+                if line.delivered > line.granted:
                     self.wrong("D7", f"{line.sender} sent task {line.task} {line.delivered} of {line.granted} allowed")
 
     def hear_errors(self, beat: WorkerBeat) -> None:
@@ -306,7 +306,14 @@ class World:
             for process in self.processes()
             if process.worker is not None and process.worker.state is WorkerState.RUNNING
         }
-        return found == wanted and len(found) == len(self.processes())
+        tasks = [
+            made
+            for process in self.processes()
+            if process.worker is not None
+            for made in process.worker.wiring.tasks.values()
+        ]
+        settled = found == wanted and len(found) == len(self.processes())
+        return settled and all(made.drained for made in tasks)
 
     def _converge(self) -> None:
         patience_s = PATIENCE_S + 3 * self.options.timeout_s
