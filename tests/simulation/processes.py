@@ -71,6 +71,7 @@ class WorkerProcess:
         self.next_at = NEVER
         self.token = 0
         self.stepped_at = 0.0
+        self.booted_at = float("inf")
         self.passed_at = 0.0
         self.passes = 0
         self.said: list[ToWorker] = []
@@ -133,6 +134,7 @@ class WorkerProcess:
             pid=self.pid,
         )  # fmt: skip
         self.desk.worker = self.worker
+        self.booted_at = self.world.time
         self.passed_at = self.host.clock.now()
         self.beat(self.passed_at)
         self.run()

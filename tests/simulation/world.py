@@ -33,6 +33,7 @@ START_S = 1000.0
 PATIENCE_S = 30.0
 LOOK_S = 0.25
 SETTLE_S = 1.6
+YOUNG_S = 3.0
 REST_S = 2.0
 IDLE_STEPS_PER_S = 50.0
 CLEAR_S = 40.0
@@ -179,8 +180,13 @@ class World:
         return self.host(name).address if name[0] == "h" else name
 
     def pending(self, topology_id: str, slots: frozenset[Slot] | None = None) -> int:
-        """Roots that are pending in truth, over all living workers of a topology; or over those on `slots`."""
+        """Roots that are pending in truth, over all living workers of a topology; or over those on `slots`.
+
+        Of the latter not what just came up: it may have begun before it heard of the pause.
+        """
         own = [process for process in self.processes() if process.topology_id == topology_id]
+        if slots is not None:
+            own = [process for process in own if process.booted_at < self.time - YOUNG_S]
         return sum(
             process.worker.books.pending
             for process in own
