@@ -27,8 +27,8 @@ STEP: Final = 0x1E3779B97F4A7C15
 class EdgeIds:
     """Random ids of 62 bits, never zero: a counter from a random start, each step scrambled as in splitmix."""
 
-    def __init__(self, random: Random) -> None:
-        self.state: i64 = random.getrandbits(62)
+    def __init__(self, dice: Random) -> None:
+        self.state: i64 = dice.getrandbits(62)
 
     def next(self) -> i64:
         """The same compiled or not: the mask cuts off what overflows."""
