@@ -1,6 +1,9 @@
 # make demo   word count of Python's standard library on a cluster of processes of its own
 # make test   everything that must pass before a change is shared
 # make exact  a million tuples by each grouping, a slow sink for a minute, cuts of 20 seconds: about 20 minutes
+# make chaos          every fault there is a test for, also the slow ones, on real processes; some need root
+# make soak           a random mix of faults for an hour: MINUTES=60 SEED=1
+# make recovery       how long a death is felt: KILLS=30
 # make simulate       many seeds of the simulated cluster under faults: SEEDS=5000 FIRST=1; adds a line to seeds.log
 # make simulate-bugs  is each bug that is planted on purpose found by the simulation?
 # Needs Python 3.11 or later. A C compiler makes rainband faster and is not required.
@@ -24,7 +27,7 @@ EXPECT ?= $(if $(filter 0,$(RAINBAND_COMPILE)),built,$(if $(CI)$(shell command -
 PURE := RAINBAND_EXPECT=pure PYTHONPATH=. $(BIN)/python -m pytest
 BUILT := RAINBAND_EXPECT=$(EXPECT) $(BIN)/python -P -m pytest
 
-.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation simulate simulate-bugs faults exact bench install clean
+.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation simulate simulate-bugs faults chaos soak recovery exact bench install clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -51,8 +54,22 @@ unit-built: .venv/tools $(INSTALLED)
 	$(BUILT) -q -n $(JOBS) tests/unit
 
 # These start processes of their own: one test at a time.
-examples integration faults: .venv/tools $(INSTALLED)
+examples integration: .venv/tools $(INSTALLED)
 	@if find tests/$@ -name 'test_*.py' 2>/dev/null | grep -q .; then set -x; $(BUILT) -q tests/$@; fi
+
+faults: .venv/tools $(INSTALLED)
+	$(BUILT) -q -m 'not slow' tests/faults
+
+chaos: .venv/tools $(INSTALLED)
+	$(BUILT) -q -rs tests/faults
+	$(MAKE) recovery KILLS=$(or $(KILLS),30)
+	$(MAKE) soak MINUTES=$(or $(MINUTES),5)
+
+soak: .venv/tools $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -P -m faults.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
+
+recovery: .venv/tools $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -P -m faults.recovery --kills $(or $(KILLS),30) $(if $(SEED),--seed $(SEED))
 
 # The same tests as in `make integration`, at full length; -s shows the figures.
 exact: .venv/tools $(INSTALLED)

@@ -2,131 +2,143 @@
 
     python oracle.py DIRECTORY        one JSON document on stdout
 
-DIRECTORY has `case.json`: {"end": lines per source, "sources": how many, "sinks": [names], "faults": [{"at", "until",
-"spout"}]}, and the journals `emitted`, `acked`, `relayed`, `sunk-NAME` with lines `number time`. A fault begins at the
-monotonic time `at` and is mended at `until`; `spout` says that it took a spout with it, which then goes back to what
-was stored up to STORED_S before.
+DIRECTORY has `case.json`: {"end": numbers in the source, "sinks": [names], "faults": [{"at", "until", "spout"}]}, and
+the journals `emitted`, `acked`, `relayed`, `sunk-NAME` with lines `number time`. One source emits 0, 1, 2 … in this
+order. A fault begins at the monotonic time `at` and is mended at `until`; `spout` says that it took the source's
+process with it, whose successor then goes back to what was stored up to STORED_S before.
 
 lost          numbers that some sink never saw
 strange       numbers that some sink saw and no source has
 again         executions at a sink beyond the first, by number of roots that had them
 unexcused     roots executed more often than 1 + the faults they were pending at: repeated without need
-standstill_s  the longest time without an execution at any sink, between the first and the last
+standstill_s  the longest time without an execution at any sink, between the first fault and the end
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from itertools import pairwise
+from array import array
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
+NEVER = float("inf")
 STORED_S = 1.0
-Journal = list[tuple[int, float]]
+HORIZON_S = 90.0  # nothing stays pending for longer
+TICKS = 100  # a second
 
 
-def read(path: Path) -> Journal:
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [(int(number), float(at)) for number, at in (line.split() for line in lines)]
+class Journal:
+    """When each number was written for the first time (NEVER: not at all), and every later time, if there was one."""
+
+    def __init__(self, path: Path, end: int) -> None:
+        self.first = array("d", [NEVER]) * end
+        self.more: dict[int, list[float]] = {}
+        self.strange: set[int] = set()
+        self.lines = 0
+        self.ticks: set[int] = set()
+        if path.exists():
+            with path.open("rb") as file:
+                for line in file:
+                    number, at = line.split()
+                    self.add(int(number), float(at))
+
+    def add(self, number: int, at: float) -> None:
+        self.lines += 1
+        self.ticks.add(int(at * TICKS))
+        if number >= len(self.first):
+            self.strange.add(number)
+            return
+        known = self.first[number]
+        self.first[number] = min(at, known)
+        if known != NEVER:
+            self.more.setdefault(number, []).append(max(at, known))
+
+    def times(self, number: int) -> list[float]:
+        return [] if self.first[number] == NEVER else sorted([self.first[number], *self.more.get(number, ())])
+
+    def missing(self) -> int:
+        return sum(at == NEVER for at in self.first)
 
 
-def first(journal: Journal) -> dict[int, float]:
-    """When each number appeared for the first time."""
-    found: dict[int, float] = {}
-    for number, at in journal:
-        found[number] = min(at, found.get(number, at))
-    return found
-
-
-def times(journal: Journal) -> dict[int, list[float]]:
-    found: dict[int, list[float]] = {}
-    for number, at in journal:
-        found.setdefault(number, []).append(at)
-    return found
-
-
-def pending_at(fault: dict[str, Any], emitted: dict[int, list[float]], acked: dict[int, list[float]]) -> set[int]:
+def pending_at(fault: dict[str, Any], emitted: Journal, acked: Journal) -> set[int]:
     """Roots that were pending at some time of the fault; with a lost spout also those its stored position is below.
 
     A root that a new spout read again is pending from then until its next ack.
     """
     at = fault["at"]
     until = fault.get("until", at)
-    never = float("inf")
-    pending = set()
-    for number, times_read in emitted.items():
-        for since in times_read:
-            done = min((when for when in acked.get(number, ()) if when >= since), default=never)
+    high = bisect_right(emitted.first, until)
+    low = bisect_right(emitted.first, at - HORIZON_S)
+    pending = {number for number in range(low, high) if at < acked.first[number]}
+    for number, later in emitted.more.items():
+        for since in [emitted.first[number], *later]:
+            done = min((when for when in acked.times(number) if when >= since), default=NEVER)
             if since <= until and at < done:
                 pending.add(number)
     if fault.get("spout"):
-        stored_at = at - STORED_S
-        low = min((n for n in emitted if min(acked.get(n, [never])) > stored_at), default=0)
-        pending |= {number for number, times_read in emitted.items() if min(times_read) <= until and number >= low}
+        stored = next((number for number in range(low, high) if acked.first[number] > at - STORED_S), high)
+        pending.update(range(stored, high))
     return pending
 
 
 def recovery(fault: dict[str, Any], pending: set[int], acked: Journal, repeated: set[int]) -> dict[str, Any]:
     """From the fault to the first ack of a replayed root, and to the last ack of all that were pending."""
     at = fault["at"]
-    replays = [when for number, when in acked if when > at and number in repeated and number in pending]
-    last: dict[int, float] = {}
-    for number, when in acked:
-        if number in pending and when > at:
-            last.setdefault(number, when)
+    after = {number: min((when for when in acked.times(number) if when > at), default=NEVER) for number in pending}
+    replays = [when for number, when in after.items() if number in repeated and when != NEVER]
+    last = [when for when in after.values() if when != NEVER]
     return {
         "at": at,
         "pending": len(pending),
         "first_replay_s": round(min(replays) - at, 3) if replays else None,
-        "all_acked_s": round(max(last.values()) - at, 3) if last else None,
+        "all_acked_s": round(max(last) - at, 3) if last else None,
     }
 
 
-def standstill(all_times: list[float], since: float) -> float:
+def standstill(ticks: set[int], since: float) -> float:
     """The longest gap between two executions, of those that end after `since`."""
-    ordered = sorted(all_times)
-    gaps = [b - a for a, b in pairwise(ordered) if b >= since]
-    return round(max(gaps, default=0.0), 3)
+    longest, before = 0, None
+    for tick in sorted(ticks):
+        if before is not None and tick >= since * TICKS:
+            longest = max(longest, tick - before)
+        before = tick
+    return longest / TICKS
 
 
 def judge(directory: Path) -> dict[str, Any]:
     case = json.loads((directory / "case.json").read_text())
-    expected = set(range(case["end"] * case["sources"]))
-    emitted, acked = times(read(directory / "emitted")), read(directory / "acked")
-    acked_first, acked_times = first(acked), times(acked)
-    faults = [{**fault, "pending": pending_at(fault, emitted, acked_times)} for fault in case["faults"]]
-    lost: dict[str, int] = {}
-    strange = executions = 0
+    end = case["end"]
+    emitted, acked = Journal(directory / "emitted", end), Journal(directory / "acked", end)
+    sinks = {name: Journal(directory / f"sunk-{name}", end) for name in case["sinks"]}
     again: dict[int, int] = {}
-    repeated: set[int] = set()
-    everything: list[float] = []
-    for sink in case["sinks"]:
-        seen = times(read(directory / f"sunk-{sink}"))
-        lost[sink] = len(expected - seen.keys())
-        strange += len(seen.keys() - expected)
-        for number, when in seen.items():
-            executions += len(when)
-            everything.extend(when)
-            if len(when) > 1:
-                repeated.add(number)
-                again[number] = max(again.get(number, 0), len(when) - 1)
-    repeated |= {number for number, when in times(read(directory / "relayed")).items() if len(when) > 1}
-    excuses = {number: sum(number in fault["pending"] for fault in faults) for number in repeated}
+    for sink in sinks.values():
+        for number, later in sink.more.items():
+            again[number] = max(again.get(number, 0), len(later))
+    repeated = set(again) | set(Journal(directory / "relayed", end).more)
+    excuses = dict.fromkeys(repeated, 0)
+    faults = []
+    for fault in case["faults"]:
+        pending = pending_at(fault, emitted, acked)
+        for number in pending & excuses.keys():
+            excuses[number] += 1
+        faults.append(recovery(fault, pending, acked, repeated))
     unexcused = sorted(number for number, more in again.items() if more > excuses[number])
+    begun = min((fault["at"] for fault in case["faults"]), default=0.0)
     return {
-        "expected": len(expected),
-        "executions": executions,
-        "lost": sum(lost.values()),
-        "lost_by_sink": lost,
-        "unacked": len(expected - acked_first.keys()),
-        "strange": strange,
+        "expected": end,
+        "executions": sum(sink.lines for sink in sinks.values()),
+        "lost": sum(sink.missing() for sink in sinks.values()),
+        "lost_by_sink": {name: sink.missing() for name, sink in sinks.items()},
+        "unacked": acked.missing(),
+        "strange": sum(len(sink.strange) for sink in sinks.values()),
         "again": len(again),
         "again_max": max(again.values(), default=0),
         "unexcused": len(unexcused),
         "unexcused_first": unexcused[:10],
-        "standstill_s": standstill(everything, min((fault["at"] for fault in faults), default=0.0)),
-        "faults": [recovery(fault, fault["pending"], acked, repeated) for fault in faults],
+        "standstill_s": standstill(set().union(*(sink.ticks for sink in sinks.values())), begun),
+        "faults": faults,
     }
 
 

@@ -29,6 +29,7 @@ LINE_BYTES = 10
 BLOCK_LINES = 4096
 LOOK_S = 0.05
 BEHIND_S = 0.25
+REMEMBERED_MAX = 10_000
 
 
 class Journal:
@@ -199,6 +200,8 @@ class Keyed(Bolt):
 
     def execute(self, tup: Tuple) -> None:
         self.orders.look()
+        if len(self.seen) == REMEMBERED_MAX:
+            self.seen.clear()
         self.seen[tup["n"]] += 1
         self.emit([tup["n"], self.seen[tup["n"]]])
 
