@@ -33,6 +33,27 @@ Counts = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What a benchmark is asked for: how many workers, with acks or without, how long."""
+
+    workers: int = 1
+    acking: bool = True
+    seconds: float = 10.0
+    warm_up_s: float = 3.0
+
+    @property
+    def config(self) -> dict[str, object]:
+        """Settings of the topology."""
+        found: dict[str, object] = {"topology.workers": self.workers}
+        return found if self.acking else found | {"topology.acker.executors": 0}
+
+    @property
+    def flag(self) -> str:
+        """The argument of a topology that says whether its spouts track what they emit."""
+        return "yes" if self.acking else "no"
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """What happened between two moments after warm-up. Counts by component; `rates` are per second."""
 
@@ -80,10 +101,13 @@ class Cluster:
         )
         self.client: Client
         self.rounds = 0
+        self.ready_s = 0.0
 
     def __enter__(self) -> Self:
+        began = time.monotonic()
         try:
             self.daemons.start()
+            self.ready_s = time.monotonic() - began
             self.client = Client(self.daemons.address)
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -119,17 +143,22 @@ class Cluster:
         self,
         file: str,
         arguments: Sequence[str],
+        wish: Wish,
         *,
-        config: Mapping[str, object],
-        warm_up_s: float,
-        seconds: float,
+        function: str = "topology",
+        config: Mapping[str, object] | None = None,
+        feed: contextlib.AbstractContextManager[object] | None = None,
     ) -> Outcome:
-        """One measured run of topologies/FILE, whose `topology` gets a fresh directory and `arguments`."""
+        """One measured run of what `function` in topologies/FILE makes of a fresh directory and `arguments`.
+
+        `feed` is open while it is measured.
+        """
         directory = self.fresh_directory()
-        topology = load_topology(TOPOLOGIES / file, "topology", [str(directory), *arguments])
-        with self.running(topology, config) as running:
-            time.sleep(warm_up_s)
-            window = measure(running, directory, seconds)
+        topology = load_topology(TOPOLOGIES / file, function, [str(directory), *arguments])
+        with self.running(topology, wish.config | dict(config or {})) as running:
+            with feed or contextlib.nullcontext():
+                time.sleep(wish.warm_up_s)
+                window = measure(running, directory, wish.seconds)
             last = drain(running)
             pids = [worker.pid for worker in last.workers]
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), DRAIN_S, "the workers did not end")
