@@ -310,13 +310,13 @@ def test_a_raise_in_prepare_is_told_by_submit_and_by_errors(typed: Typed) -> Non
 
 
 def test_a_script_of_the_users_own_submits_too(typed: Typed) -> None:
-    script = [*PYTHON, str(typed.project / "script.py"), typed.nimbus]
+    script = [sys.executable, str(typed.project / "script.py"), typed.nimbus]
     done = subprocess.run(script, env=environment(), capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert (done.returncode, "scripted" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_local_cluster_of_processes(project: Path) -> None:
-    script = [*PYTHON, str(project / "script.py")]
+    script = [sys.executable, str(project / "script.py")]
     done = subprocess.run(script, env=environment(), capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stderr
 
