@@ -27,7 +27,11 @@ EXPECT ?= $(if $(filter 0,$(RAINBAND_COMPILE)),built,$(if $(CI)$(shell command -
 PURE := RAINBAND_EXPECT=pure PYTHONPATH=. $(BIN)/python -m pytest
 BUILT := RAINBAND_EXPECT=$(EXPECT) $(BIN)/python -P -m pytest
 
-.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation simulate simulate-bugs faults chaos soak recovery exact bench install clean
+# The benchmarks of this tree on the installed package: the tree itself must not be found, or it would run uncompiled.
+BENCH := mkdir -p .venv/bench && ln -sfn ../../benchmarks .venv/bench/benchmarks && \
+	PYTHONPATH=$(CURDIR)/.venv/bench $(BIN)/python -P -m benchmarks
+
+.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation simulate simulate-bugs faults chaos soak recovery exact bench bench-peers install clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -85,8 +89,12 @@ simulate: .venv/tools $(INSTALLED)
 simulate-bugs: .venv/tools $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --bugs
 
+# Storm is built by Maven and runs on Java 17; bytewax comes into an environment of its own under .bench.
+bench-peers: $(INSTALLED)
+	$(BENCH).versus --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),10)
+
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BENCH) $(ARGS)
 
 .venv/made:
 	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or later found; install one, or: make PYTHON=/path/to/python3' >&2; exit 2; }
