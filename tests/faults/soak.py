@@ -35,6 +35,8 @@ from rainband.records import WorkerBeat
 PAUSE_S = (3.0, 7.0)
 SAMPLE_S = 2.0
 WARM_UP = 0.34
+WINDOWS = 10
+FELT_S = 1.0
 MEMORY_PERCENT_PER_HOUR = 1.0
 LONG_MINUTES = 30.0
 
@@ -81,17 +83,23 @@ class Meter:
             late = [sample for sample in samples if sample[0] >= since]
             if len(late) < least:
                 continue
-            times = [sample[0] for sample in late]
-            memory = [sample[1] for sample in late]
-            slope, start = statistics.linear_regression(times, memory)
+            times, floor = lowest(late)
+            slope, _ = statistics.linear_regression(times, floor)
             quarter = max(1, len(late) // 4)
             found[name] = {
-                "rss_mib": round(memory[-1] / 2**20, 1),
-                "rss_percent_per_hour": round(slope * 3600 / (start + slope * times[0]) * 100, 2),
+                "rss_mib": round(late[-1][1] / 2**20, 1),
+                "rss_percent_per_hour": round(slope * 3600 / floor[0] * 100, 2),
                 "descriptors": late[-1][2] - min(sample[2] for sample in late[:quarter]),
                 "threads": late[-1][3] - min(sample[3] for sample in late[:quarter]),
             }
         return found
+
+
+def lowest(samples: list[tuple[float, int, int, int]]) -> tuple[list[float], list[int]]:
+    """The lowest memory in each tenth of the time: garbage that waits for its collection is no leak."""
+    size = max(1, len(samples) // WINDOWS)
+    windows = [samples[at : at + size] for at in range(0, len(samples) - size + 1, size)]
+    return [window[0][0] for window in windows], [min(sample[1] for sample in window) for window in windows]
 
 
 class Soak:
@@ -133,6 +141,8 @@ class Soak:
         sys.stderr.write(f"{now() - self.begun:7.1f} s  {kind.__name__}\n")
         before = {case: len(case.faults) for case in (self.case, self.calm)}
         kind()
+        felt = now() + FELT_S  # a signal, and the word of it, take a moment
+        wait(lambda: now() >= felt, FELT_S + 5)
         wait(self.whole, 60.0, self.case.explain)
         for case, known in before.items():
             if len(case.faults) > known:

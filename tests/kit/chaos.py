@@ -411,9 +411,11 @@ class Case:
             self.end = self.last_emitted() + int(self.rate * MARGIN_S) + 1
             write_whole(self.directory / "end", str(self.end))
         try:
-            return self.running.wait_drained(timeout_s)
+            statistics = self.running.wait_drained(timeout_s)
         except Exception as error:
             raise AssertionError(f"{error}\n{self.explain()}") from error
+        self.end = max(self.end, self.last_emitted())  # it may have read on before it saw the end
+        return statistics
 
     def last_emitted(self) -> int:
         """One more than the highest number that the source has emitted."""
