@@ -89,12 +89,13 @@ simulate: .venv/tools $(INSTALLED)
 simulate-bugs: .venv/tools $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --bugs
 
-# Storm is built by Maven and runs on Java 17; bytewax comes into an environment of its own under .bench.
+# Storm is built by Maven and runs on Java 17; the other peers come into environments of their own under .bench.
 bench-peers: $(INSTALLED)
-	$(BENCH).versus --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),10)
+	$(BENCH) peers --rounds $(or $(ROUNDS),5) $(ARGS)
 
+# ARGS names one benchmark, see `make bench ARGS=--help`; without it all run and docs/benchmarks.md is written.
 bench: $(INSTALLED)
-	$(BENCH) $(ARGS)
+	$(BENCH) $(or $(ARGS),all)
 
 .venv/made:
 	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or later found; install one, or: make PYTHON=/path/to/python3' >&2; exit 2; }

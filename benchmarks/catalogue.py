@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from benchmarks import control, latency, memory, startup, throughput
 from benchmarks.harness import Cluster, Wish
@@ -44,3 +45,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "scheduler": Benchmark(control.scheduler, workers=control.SUPERVISORS, supervisors=0),
     "nimbus": Benchmark(control.nimbus, workers=control.TOPOLOGIES * control.WORKERS, supervisors=0),
 }
+
+
+def measure(name: str, **settings: Any) -> Result:
+    """One benchmark on a fresh cluster; what is not in `settings` (see Wish) is the benchmark's own choice."""
+    found = BENCHMARKS[name]
+    wish = Wish(**{"workers": found.workers, "seconds": found.seconds, **settings})
+    with Cluster(slots=wish.workers if found.supervisors else 1, supervisors=found.supervisors) as cluster:
+        return found.run(cluster, wish)

@@ -1,38 +1,30 @@
-"""The command line: one benchmark on a cluster of its own."""
+"""The command line: one benchmark on a cluster of its own, all of them, or the comparison with other engines."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import rainband
-from benchmarks.catalogue import BENCHMARKS
-from benchmarks.harness import Cluster, Wish
+from benchmarks import report
+from benchmarks.catalogue import BENCHMARKS, measure
 from benchmarks.peers.processes import unwind_on_sigterm
-from benchmarks.results import Result, WrongCount
-
-UNCOMPILED = "RAINBAND_BENCH_UNCOMPILED"
+from benchmarks.results import WrongCount
+from benchmarks.uncompiled import measure_uncompiled
 
 
 def main(argv: Sequence[str]) -> int:
     """0, or 1 when what was counted is wrong."""
     given = flags().parse_args(argv)
-    if given.uncompiled and UNCOMPILED not in os.environ:
-        return uncompiled(argv)
     unwind_on_sigterm()
-    settings: dict[str, Any] = {"acking": given.acking}
-    for name in ("workers", "seconds", "warm_up_s"):
-        if getattr(given, name) is not None:
-            settings[name] = getattr(given, name)
+    if given.name == "all":
+        return report.all_of_ours(given.seconds, given.only)
+    if given.name == "peers":
+        return report.all_peers(given.rounds, given.seconds, given.only, given.pending, given.pyflink)
     try:
-        found = run(given.name, **settings)
+        found = measure_uncompiled(without_flag(argv)) if given.uncompiled else measure(given.name, **settings(given))
     except WrongCount as wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 1
@@ -40,31 +32,31 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def without_flag(argv: Sequence[str]) -> list[str]:
+    return [word for word in argv if word not in ("--uncompiled", "--json")]
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of a Wish."""
+    typed = {name: getattr(given, name) for name in ("workers", "seconds", "warm_up_s", "acking")}
+    return {name: value for name, value in typed.items() if value is not None}
+
+
 def flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure rainband once.")
-    parser.add_argument("name", choices=BENCHMARKS)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure rainband. 'all' runs every benchmark and 'peers' the comparison with other engines; both "
+        "write docs/benchmarks.md.",
+    )
+    parser.add_argument("name", choices=[*BENCHMARKS, "all", "peers"])
     parser.add_argument("--workers", type=int)
     parser.add_argument("--acking", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--seconds", type=float, help="length of the measuring window")
+    parser.add_argument("--seconds", type=float, help="length of each measuring window")
     parser.add_argument("--warm-up", type=float, dest="warm_up_s", metavar="SECONDS")
     parser.add_argument("--uncompiled", action="store_true", help="measure the plain Python files")
     parser.add_argument("--json", action="store_true", help="one line; else indented")
+    parser.add_argument("--only", default="", metavar="TEXT", help="all, peers: those whose name contains it")
+    parser.add_argument("--rounds", type=int, default=5, help="peers: how often each runs")
+    parser.add_argument("--pending", type=int, help="peers: Storm's limit of pending trees, instead of a search for it")
+    parser.add_argument("--pyflink", action="store_true", help="peers: PyFlink too")
     return parser
-
-
-def run(name: str, **settings: Any) -> Result:
-    """One benchmark on a fresh cluster; what is not in `settings` is the benchmark's own choice."""
-    found = BENCHMARKS[name]
-    wish = Wish(**{"workers": found.workers, "seconds": found.seconds, **settings})
-    with Cluster(slots=wish.workers if found.supervisors else 1, supervisors=found.supervisors) as cluster:
-        return found.run(cluster, wish)
-
-
-def uncompiled(argv: Sequence[str]) -> int:
-    """The same on a copy of this rainband without its compiled modules."""
-    package = Path(rainband.__file__).parent
-    with tempfile.TemporaryDirectory(prefix="rainband-uncompiled-") as directory:
-        shutil.copytree(package, Path(directory, "rainband"), ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-        paths = os.pathsep.join([directory, *(path for path in sys.path if path)])
-        environment = {**os.environ, "PYTHONPATH": paths, UNCOMPILED: "1"}
-        return os.spawnve(os.P_WAIT, sys.executable, [sys.executable, "-m", "benchmarks", *argv], environment)

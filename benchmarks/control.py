@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 import struct
 import time
@@ -82,7 +83,7 @@ class Supervisor:
         self.beats += 1
         known = {name: (found.epoch, found.version) for name, found in self.assignments.items()}
         beats = tuple(self.worker(slot, assignment) for slot, assignment in self.workers)
-        message = Heartbeat(self.name, "127.0.0.1", 1, self.ports, beats, known, python="3")
+        message = Heartbeat(self.name, "127.0.0.1", 1, self.ports, beats, known, python=platform.python_version())
         self.sent_at = now
         self.socket.send_multipart([NUMBER.pack(self.beats), _encode(message)])
 

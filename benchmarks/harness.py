@@ -24,7 +24,7 @@ from rainband.supervisor.embedded import EmbeddedCluster
 from rainband.topology.bundle import load_topology
 from rainband.topology.graph import Topology
 
-TOPOLOGIES = Path(__file__).parent / "topologies"
+TOPOLOGIES = Path(__file__).resolve().parent / "topologies"
 READY_S = 60.0
 DRAIN_S = 60.0
 POLL_S = 0.02
