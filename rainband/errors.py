@@ -53,6 +53,12 @@ class InvalidConfig(UsageError, ValueError):
     code = "invalid_config"
 
 
+class UserCodeFailed(RainbandError):
+    """Loading a topology: the user's own file raised, or is no Python. The message names file, line and error."""
+
+    code = "user_code"
+
+
 class EmitRefused(RainbandError, ValueError):
     """`emit`: wrong values, stream, moment or thread. Raised in the user's own call; nothing was sent."""
 
@@ -147,6 +153,12 @@ class ClusterUnavailable(RainbandError):
 
     code = "unavailable"
     exit_code = 4
+
+
+class NotCopied(ClusterUnavailable):
+    """A topology's code is on one Nimbus only although others are there; surely nothing was done: submit it again."""
+
+    code = "not_copied"
 
 
 class NotAllowed(RainbandError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rainband.errors import RainbandError, UsageError, did_you_mean
+from rainband.errors import RainbandError, UsageError, UserCodeFailed, did_you_mean
 from rainband.topology.builder import TopologyBuilder
 from rainband.topology.graph import Topology
 
@@ -26,7 +26,8 @@ def load_topology(file: str | Path, name: str = "topology", arguments: Sequence[
 
     The function gets one parameter per argument, or, when its only parameter is called args or argv or is annotated as
     a list or Sequence, all of them in one. The directory of `file` comes first on the path and stays there until the
-    next call, which forgets the modules of this one. Raises UsageError naming file and line, and what a builder raises.
+    next call, which forgets the modules of this one. Raises UsageError for a file or name that cannot be meant,
+    UserCodeFailed with file and line for what the file or function raises, and what a builder raises.
     """
     path = _checked(Path(file))
     module = _imported(path)
@@ -164,11 +165,11 @@ def _explained(error: BaseException, what: str, path: Path) -> BaseException:
     text = " ".join(str(error).split())
     if isinstance(error, SystemExit):
         fix = "Put what the program does when run under if __name__ == '__main__':"
-        return UsageError(f"{what}: {place} ends the program ({text or 'exit'})", fix)
+        return UserCodeFailed(f"{what}: {place} ends the program ({text or 'exit'})", fix)
     if isinstance(error, SyntaxError):
         text = error.msg
     fix = "Install it, or put it beside the file" if isinstance(error, ModuleNotFoundError) else ""
-    return UsageError(f"{what}: {place}: {type(error).__name__}: {text}", fix)
+    return UserCodeFailed(f"{what}: {place}: {type(error).__name__}: {text}", fix)
 
 
 def _place(error: BaseException, path: Path) -> str:

@@ -68,6 +68,7 @@ FILES = [
     ("name of 300 characters", "topology = build(name='x' * 300)", ["name", "xxx..."]),
     ("no spout", "b = TopologyBuilder('x')\ntopology = b.create_topology()", ["no spout"]),
 ]
+RAISES = {"import error", "syntax error", "error in a function"}
 DECLARED = [
     ("duplicate id", "b.set_bolt('numbers', Print()).shuffle_grouping('numbers')", ["'numbers'", "twice"]),
     ("reserved id", "b.set_bolt('__acker', Print()).shuffle_grouping('numbers')", ["'__acker'", "'__'"]),
@@ -171,15 +172,16 @@ def complaint(argv: list[str], code: int, capsys: Capture) -> str:
     return err
 
 
-@pytest.mark.parametrize(("text", "said"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize(("name", "text", "said"), ROWS, ids=[row[0] for row in ROWS])
 @pytest.mark.parametrize("command", ["submit", "local"])
 def test_files_that_cannot_run(
-    command: str, text: str, said: list[str], tmp_path: Path, nimbus: str, capsys: Capture
+    command: str, name: str, text: str, said: list[str], tmp_path: Path, nimbus: str, capsys: Capture
 ) -> None:
     before = names(nimbus, capsys)
     path = tmp_path / "bad_input_case.py"
     path.write_text(GOOD + text + "\n")
-    line = complaint([command, str(path), *(["--nimbus", nimbus] if command == "submit" else [])], 2, capsys)
+    where = ["--nimbus", nimbus] if command == "submit" else []
+    line = complaint([command, str(path), *where], 1 if name in RAISES else 2, capsys)
     for part in said:
         assert part in line
     assert names(nimbus, capsys) == before

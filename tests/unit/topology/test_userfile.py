@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rainband.errors import InvalidTopology, UsageError
+from rainband.errors import InvalidTopology, RainbandError, UsageError, UserCodeFailed
 from rainband.topology import userfile
 from rainband.topology.bundle import load_topology
 
@@ -107,8 +107,9 @@ def test_files_of_one_name_in_two_projects_each_get_their_own_helpers(project: P
 )
 def test_what_is_wrong_with_the_name(project: Path, name: str, arguments: list[str], message: str) -> None:
     file = project / "wc_file.py"
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(RainbandError) as caught:
         load_topology(file, name, arguments)
+    assert type(caught.value) is (UserCodeFailed if name in ("broken", "leaves") else UsageError)
     assert message.format(file=file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -141,8 +142,11 @@ def test_an_invalid_topology_keeps_its_problems(project: Path) -> None:
 def test_what_is_wrong_with_the_file(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / "wc_bad_helper.py").write_text("oops\n")
     (tmp_path / name).write_text(content)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(RainbandError) as caught:
         load_topology(tmp_path / name)
+    raised = name == "wc_bad.py"
+    assert type(caught.value) is (UserCodeFailed if raised else UsageError)
+    assert caught.value.exit_code == (1 if raised else 2)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
