@@ -144,6 +144,7 @@ def up_command(
         host=config["nimbus.host"],
         port=config["nimbus.port"],
         settings=own,
+        verbose=verbose,
     )
     try:
         with stopped_by_signals(), cluster:

@@ -11,7 +11,7 @@ import click
 from rainband.cli import options
 from rainband.cli.daemons import stopped_by_signals
 from rainband.cli.output import answer, note, say, table
-from rainband.cli.submit import load, quiet_users, topology_settings
+from rainband.cli.submit import load, quiet_users, tell_warnings, topology_settings
 from rainband.clock import SystemClock
 from rainband.errors import NotReached
 
@@ -52,6 +52,8 @@ def local_command(
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_users(as_json))
         topology = load(target, arguments, topology_settings(config_file, settings, workers), None)
+        if not as_json:
+            tell_warnings(topology)
         began = told = clock.now()
         stack.enter_context(stopped_by_signals())
         running = stack.enter_context(LocalCluster(processes=processes)).submit(topology)
@@ -67,7 +69,7 @@ def local_command(
         except KeyboardInterrupt:
             interrupted = True
         statistics, errors = running.statistics(), running.errors()
-    _summarise(statistics, errors, clock.now() - began, as_json, verbose)
+    _summarise(statistics, errors, topology.warnings, clock.now() - began, as_json, verbose)
     if interrupted:
         raise KeyboardInterrupt
     if not statistics.drained:
@@ -86,12 +88,18 @@ def gave_up(statistics: Statistics) -> bool:
 
 
 def _summarise(
-    statistics: Statistics, errors: tuple[ErrorRecord, ...], seconds: float, as_json: bool, verbose: bool
+    statistics: Statistics,
+    errors: tuple[ErrorRecord, ...],
+    warnings: tuple[str, ...],
+    seconds: float,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     names = ("name", "drained", "emitted", "acked", "failed", "replayed", "dead_letters", "pending", "errors")
     if as_json:
         document = {name: getattr(statistics, name) for name in names}
-        answer({**document, "seconds": round(seconds, 3), "components": statistics.components, "failures": errors})
+        document |= {"seconds": round(seconds, 3), "warnings": warnings}
+        answer({**document, "components": statistics.components, "failures": errors})
         return
     rows = [(c.component, c.tasks, c.executed, c.emitted, c.acked, c.failed, c.errors) for c in _components(statistics)]
     say(table(rows, ("component", "tasks", "executed", "emitted", "acked", "failed", "errors")))

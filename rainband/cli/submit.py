@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,10 @@ WAITING_S = 5.0
 
 
 def load(target: str, arguments: tuple[str, ...], settings: dict[str, Any], name: str | None) -> Topology:
-    """The topology that FILE[:NAME] describes, with the settings given on the way. Raises what its loading raises."""
+    """The topology that FILE[:NAME] describes, with the settings given on the way. Raises what its loading raises.
+
+    Its `warnings` are for the caller to tell.
+    """
     from rainband.topology.bundle import load_topology
 
     file, colon, attribute = target.rpartition(":")
@@ -32,10 +36,28 @@ def load(target: str, arguments: tuple[str, ...], settings: dict[str, Any], name
         file, attribute = target, "topology"
     if not file:
         raise UsageError(f"{target!r} names no file", "Write FILE or FILE:NAME")
-    topology = load_topology(file, attribute, list(arguments))
+    with unlogged("rainband.topology"):
+        topology = load_topology(file, attribute, list(arguments))
     if name is not None:
         settings = {**settings, "topology.name": name}
     return topology.with_config(settings) if settings else topology
+
+
+@contextlib.contextmanager
+def unlogged(name: str) -> Iterator[None]:
+    """Drop what is logged under `name` meanwhile."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def tell_warnings(topology: Topology) -> None:
+    """One line each, on stderr."""
+    for warning in topology.warnings:
+        note(f"warning: {warning}")
 
 
 def quiet_users(as_json: bool) -> contextlib.AbstractContextManager[object]:
@@ -88,8 +110,8 @@ def submit_command(
     tell(f"{running.name} accepted after {clock.now() - began:.1f} s")
     for spout in spouts:
         tell(f"spout {spout.id}: {spout.guarantee}")
-    for warning in topology.warnings:
-        (unheard if as_json else note)(f"warning: {warning}")
+    if not as_json:
+        tell_warnings(topology)
     document: dict[str, object] = {
         "name": running.name,
         "spouts": {spout.id: spout.guarantee for spout in spouts},

@@ -29,7 +29,7 @@ class EmbeddedCluster:
     """Start with `start()`, end with `stop()`, or use as a context manager.
 
     `state` receives one directory per daemon and their output (`nimbus.log`, `supervisor-1.log`). `port` 0 chooses a
-    free one. `settings` are config keys for all daemons.
+    free one. `settings` are config keys for all daemons; `verbose` daemons write more into their logs.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class EmbeddedCluster:
         host: str = "127.0.0.1",
         port: int = 0,
         settings: Mapping[str, object] | None = None,
+        verbose: bool = False,
     ) -> None:
         self.state = state
         self.slots = slots
         self.host = host
         self.port = port
         self.settings = dict(settings or {})
+        self.verbose = verbose
         self.names = ["nimbus", *(f"supervisor-{number}" for number in range(1, supervisors + 1))]
         self.children: dict[str, Process] = {}
         self._clock = SystemClock()
@@ -114,6 +116,7 @@ class EmbeddedCluster:
     def _start(self, name: str) -> None:
         settings = {**self.settings, "state.dir": str(self.state if name == "nimbus" else self.state / name)}
         own = ["nimbus"] if name == "nimbus" else ["supervisor", "--slots", str(self.slots), "--stop-workers"]
+        own += ["-v"] if self.verbose else []
         if name == "nimbus":
             settings |= {"nimbus.host": self.host, "nimbus.port": self.port}
         else:

@@ -31,7 +31,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"Usage: rainband {command} ")
-    assert "--json" in out or "Commands:" in out
+    assert ("--json" in out and "-v, --verbose" in out) or "Commands:" in out
 
 
 def test_version_says_which_build_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,3 +114,39 @@ def test_help_loads_nothing_heavy() -> None:
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert done.stderr.split() == ["0", "[]"]
+
+
+CYCLE = """
+from rainband import Bolt, Spout, TopologyBuilder
+
+class Once(Spout):
+    outputs = ("n",)
+    def next_tuple(self):
+        self.emit([0], message_id=0)
+        self.finish()
+
+class Loop(Bolt):
+    outputs = ("n",)
+    def execute(self, tup):
+        if tup["n"] < 3:
+            self.emit([tup["n"] + 1])
+
+builder = TopologyBuilder("cycle")
+builder.set_spout("once", Once())
+builder.set_bolt("loop", Loop()).shuffle_grouping("once").shuffle_grouping("loop")
+topology = builder.create_topology()
+"""
+
+
+def test_a_warning_is_printed_once(tmp_path: Path) -> None:
+    path = tmp_path / "cyclic_case.py"
+    path.write_text(CYCLE)
+    argv = [sys.executable, "-m", "rainband", "local", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "cycle" in line] == [
+        "warning: 'loop' -> 'loop' lies on a cycle: only the pending window bounds what is under way on it"
+    ]
+    done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)["warnings"]) == 1
