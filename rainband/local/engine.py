@@ -6,6 +6,7 @@ seed and the same calls make the same run.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from rainband.records import (
     WorkerState,
 )
 from rainband.topology.graph import Topology
+from rainband.worker.reports import SlowCalls
 from rainband.worker.worker import Worker
 
 FIRST_PORT = 6700
@@ -44,6 +46,8 @@ IDLE_MAX_S = 0.064
 ADDRESS = "127.0.0.1"
 
 Load = Callable[[str], object]
+
+log = logging.getLogger("rainband.local")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Guest:
     load: Load
     recorder: Recorder
     positions: dict[str, MemoryPositions] = field(default_factory=dict)
+    slow_calls: SlowCalls = field(default_factory=SlowCalls)
 
 
 class Engine:
@@ -188,6 +193,7 @@ class Engine:
         """Close all components in an orderly way; look once more at the values that were emitted."""
         self.verify()
         for host in self.hosts:
+            self._tell_slow_calls(host)
             host.stop(self.clock.now())
         self._collect()
 
@@ -229,9 +235,16 @@ class Engine:
                     worker.peer_gone(slot, incarnation, now)
 
     def _beat(self, host: Host, now: float, wall: float, stacks: dict[str, dict[str, str]] | None = None) -> None:
+        self._tell_slow_calls(host)
         reply = self.nimbus.handle(host.heartbeat(now, stacks), now, wall)
         assert isinstance(reply, HeartbeatReply), reply
         host.obey(reply, now)
+
+    def _tell_slow_calls(self, host: Host) -> None:
+        for _, worker in host.workers():
+            guest = self.guests[worker.assignment.topology_id]
+            for line in guest.slow_calls.look(worker.wiring.tasks.values()):
+                log.warning(line)
 
     def _push(self, now: float, wall: float) -> None:
         """Let those hosts report at once for which Nimbus has news."""

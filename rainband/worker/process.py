@@ -41,7 +41,7 @@ from rainband.topology.home import CODE, POSITIONS, Progress, lease_stamp, read_
 from rainband.topology.plan import Plan
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
-from rainband.worker.tasks import SLOW_CALL_S
+from rainband.worker.reports import SlowCalls
 from rainband.worker.worker import Worker
 
 logger = logging.getLogger("rainband.worker")
@@ -103,7 +103,7 @@ class WorkerProcess:
         self.worked = False
         self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
-        self.slow_tasks: set[int] = set()
+        self.slow_calls = SlowCalls()
 
     def run(self) -> int:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
@@ -115,7 +115,7 @@ class WorkerProcess:
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
         keys = Keys.load(self.keys) if self.keys else None
-        self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys, insecure=keys is None)
+        self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys)
         self.line.watched_by(self.network)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -301,7 +301,8 @@ class WorkerProcess:
         for error in beat.errors:
             text = error.traceback or error.error
             logger.error("component %s, task %d, tuple %s\n%s", error.component, error.task, error.tuple or "-", text)
-        self._tell_slow_calls()
+        for line in self.slow_calls.look(self.worker.wiring.tasks.values()):
+            logger.warning(line)
         errors = self.errors + beat.errors
         self.errors = ()
         if self.log.dropped:
@@ -309,17 +310,6 @@ class WorkerProcess:
         beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
         if not self.line.send(Beat(beat)):
             self.errors = errors[-100:]
-
-    def _tell_slow_calls(self) -> None:
-        """Name, once each, the tasks whose calls keep everything else in this worker waiting."""
-        for task, made in self.worker.wiring.tasks.items():
-            runner = made.bolt or made.spout
-            if runner is not None and runner.slow_s > SLOW_CALL_S and task not in self.slow_tasks:
-                self.slow_tasks.add(task)
-                logger.warning(
-                    "component %s, task %d: a call took %.1f s, in which nothing else in this worker ran. "
-                    "Set blocking = True on its class, or make the call async def", made.component, task, runner.slow_s
-                )  # fmt: skip
 
     def _crash(self, assignment: Assignment, error: BaseException) -> None:
         """Tell of an error outside every task: user code that cannot be imported, or a fault of our own."""

@@ -1,12 +1,18 @@
-"""Errors of user code, kept per component and throttled, for the next heartbeat. Pure: times come in."""
+"""What a worker has to say of user code: errors, per component and throttled, for the next heartbeat; calls that take
+too long. Pure: times come in.
+"""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rainband.records import ErrorRecord
+from rainband.worker.tasks import SLOW_CALL_S
+
+if TYPE_CHECKING:
+    from rainband.worker.wiring import LocalTask
 
 TRACEBACK_MAX = 8000
 
@@ -42,3 +48,23 @@ class ErrorReports:
         fresh = tuple(self.fresh)
         self.fresh = []
         return fresh
+
+
+class SlowCalls:
+    """Names each component once whose calls keep everything else in their worker waiting."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def look(self, tasks: Iterable[LocalTask]) -> list[str]:
+        """A line, with the fix, for each component that had a call over 100 ms and was not named yet."""
+        lines = []
+        for made in tasks:
+            runner = made.bolt or made.spout
+            if runner is not None and runner.slow_s > SLOW_CALL_S and made.component not in self._told:
+                self._told.add(made.component)
+                lines.append(
+                    f"component '{made.component}', task {made.task}: a call took {runner.slow_s:.1f} s, in which "
+                    "nothing else in its worker ran. Set blocking = True on its class, or make the call async def"
+                )
+        return lines

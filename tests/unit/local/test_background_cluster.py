@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 
 import pytest
@@ -127,3 +128,27 @@ def test_many_threads_may_ask() -> None:
             thread.join()
         assert len(seen) == 80
         assert running.wait_drained(timeout_s=10).acked == 2000
+
+
+class Slow(Bolt):
+    """Takes longer than a worker's other tasks should have to wait."""
+
+    outputs = ("n",)
+
+    def execute(self, tup: Tuple) -> None:
+        threading.Event().wait(0.12)
+        self.emit([tup["n"]])
+
+
+def test_a_component_with_slow_calls_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "rainband"), LocalCluster() as cluster:
+        builder = TopologyBuilder("chain")
+        builder.set_spout("numbers", ReliableNumbers(4))
+        builder.set_bolt("slow", Slow(), parallelism=2).shuffle_grouping("numbers")
+        running = cluster.submit(builder.create_topology())
+        running.wait_drained(timeout_s=10)
+        running.statistics()
+    lines = [line for line in caplog.messages if "a call took 0.1 s" in line]
+    assert len(lines) == 1
+    assert "component 'slow'" in lines[0]
+    assert "blocking = True" in lines[0]

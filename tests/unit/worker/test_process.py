@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from kit.clusters import word_count
 from rainband.clock import SystemClock
 from rainband.cluster.positions import PositionStore
-from rainband.errors import StoreError, UsageError
+from rainband.errors import NotAllowed, StoreError, UsageError
 from rainband.messaging.control import AskStacks, ControlServer, Hello, StacksText
-from rainband.records import Slot
+from rainband.records import Assignment, Executor, Placement, Slot, Status
 from rainband.topology.home import write_control
 from rainband.worker.line import SupervisorLine
-from rainband.worker.process import Arguments, Positions, stacks
+from rainband.worker.logfile import LogFile
+from rainband.worker.process import Arguments, Positions, WorkerProcess, stacks
 
 TOKEN = "0123456789abcdef"
 HELLO = Hello(6700, 7, 4711, "t-1")
@@ -103,3 +105,13 @@ def test_each_supervisor_is_greeted_first(tmp_path: Path) -> None:
         assert received == [AskStacks()]
         server.close()
     line.close()
+
+
+def test_an_exposed_address_needs_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = Slot("one", 0)
+    placements = (Placement(Executor("count", 1, 4), slot, 1),)
+    assignment = Assignment("t-1", 1, Status.ACTIVE, placements, {"one": "203.0.113.7"})
+    monkeypatch.setattr(WorkerProcess, "_read_home", lambda process: (word_count(), assignment))
+    process = WorkerProcess(Arguments(tmp_path / "t-1", slot, tmp_path / "log"), LogFile(tmp_path / "log"))
+    with pytest.raises(NotAllowed, match=r"203\.0\.113\.7"):
+        process.run()
