@@ -125,6 +125,8 @@ class WorkerProcess:
             self.worker = self._make_worker(plan, assignment)
             self.loading = SYSTEM
             self._beat(self.clock.now())
+            self.worker.step(self.clock.now())
+            self._beat(self.clock.now())
             return self._loop()
         except BaseException as error:
             self._crash(assignment, error)

@@ -334,6 +334,7 @@ class Worker:
         if self.state is WorkerState.STARTING:
             self.links.flush(now, self.network)
             self.start()
+            return now  # that it runs is told before the first call that may be long
         if self.state is not WorkerState.RUNNING:
             return NEVER
         received = self.receive(now)
