@@ -81,13 +81,19 @@ class Campaign:
     def _run(self) -> None:
         while not self._closing:
             self._bell.clear()
-            shown = self._round()
-            if shown is None:
+            rest_s = self.turn()
+            if rest_s is None:
                 return
-            self._show(shown)
-            rest_s = min(LOOK_S, (self._keeper.session_s or 1.0) / RENEWALS)
-            self._bell.wait(RETRY_S if shown.trouble else rest_s)
+            self._bell.wait(rest_s)
         self._leave()
+
+    def turn(self) -> float | None:
+        """One look; the seconds to rest after it unless something changes, None when standing has become pointless."""
+        shown = self._round()
+        if shown is None:
+            return None
+        self._show(shown)
+        return RETRY_S if shown.trouble else min(LOOK_S, (self._keeper.session_s or 1.0) / RENEWALS)
 
     def _round(self) -> Standing | None:
         """One look; None when standing has become pointless."""

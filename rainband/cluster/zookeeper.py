@@ -97,8 +97,11 @@ class ZooKeeperStore:
         self._known: dict[str, Large | None] = {}
         self._lock = threading.RLock()
         self._clock = clock or SystemClock()
-        self._keeper = Keeper(parse(url), credentials, session_s, self._clock, self._session_lost)
-        self._campaign = Campaign(self._keeper, self._facts)
+        self._keeper, self._campaign = self._connect(url, credentials, session_s)
+
+    def _connect(self, url: str, credentials: str, session_s: float) -> tuple[Keeper, Campaign]:
+        keeper = Keeper(parse(url), credentials, session_s, self._clock, self._session_lost)
+        return keeper, Campaign(keeper, self._facts)
 
     @property
     def cluster_id(self) -> str:

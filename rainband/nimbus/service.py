@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from rainband.clock import Clock, SystemClock
 from rainband.cluster.election import Standing
@@ -18,7 +19,7 @@ from rainband.messaging.rpc import RpcServer
 from rainband.nimbus.copies import PIECE_BYTES, Copied, Copies, Fetched, Named
 from rainband.nimbus.core import Nimbus
 from rainband.nimbus.shelf import Shelf
-from rainband.nimbus.state import open_state
+from rainband.nimbus.state import Opened, open_state
 from rainband.records import Download, Failure, Heartbeat, Progress, Request, Response, Submit, Upload
 from rainband.topology.plan import Plan
 
@@ -62,19 +63,29 @@ class Service:
     """
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
-        self.config = config
-        self.clock: Clock = clock if clock is not None else SystemClock()
         keys = cluster_keys(config["keys.dir"])
-        self._opened = opened = open_state(config)
+        opened = open_state(config)
         try:
-            self._server = RpcServer(config["nimbus.host"], config["nimbus.port"], keys)
+            server = RpcServer(config["nimbus.host"], config["nimbus.port"], keys)
         except BaseException:
             opened.store.close()
             raise
-        self.address = self._server.address
+        given = clock if clock is not None else SystemClock()
+        make_copies = partial(Copies, opened.store, opened.blobs, keys=keys, clock=given)
+        self._assemble(config, given, opened, server, make_copies)
+
+    def _assemble(
+        self, config: Config, clock: Clock, opened: Opened, server: RpcServer, make_copies: Callable[..., Copies]
+    ) -> None:
+        """Put the parts together and stand for election; `make_copies` gets `others` and `wake` of Copies."""
+        self.config = config
+        self.clock = clock
+        self._opened = opened
+        self._server = server
+        self.address = server.address
         self._nimbus: Nimbus | None = None
         self._standing = Standing(False)
-        self._shelf = Shelf(opened.blobs, config["nimbus.upload.expiry.secs"], self.clock.now())
+        self._shelf = Shelf(opened.blobs, config["nimbus.upload.expiry.secs"], clock.now())
         self._peers: dict[str, bytes] = {}
         self._held: list[Held] = []
         self._copied: dict[str, str] = {}
@@ -82,11 +93,10 @@ class Service:
         self._troubles: dict[str, str] = {}
         self._copies: Copies | None = None
         try:
-            opened.election.stand(self.address, self._server.wake)
+            opened.election.stand(self.address, server.wake)
             if opened.shared:
-                wake = self._server.wake
-                self._copies = Copies(opened.store, opened.blobs, self._others, wake, keys, self.clock)
-            self._look_who_leads(self.clock.now())
+                self._copies = make_copies(others=self._others, wake=server.wake)
+            self._look_who_leads(clock.now())
         except BaseException:
             self.close()
             raise
@@ -109,18 +119,22 @@ class Service:
             wait_s = self._wait_s(last)
             requests = self._server.poll(wait_s)
             now = self.clock.now()
-            if now - last > wait_s + STILL_S:
-                log.warning("stood still for %.1f s; supervisors get that time on top", now - last)
-                if self._nimbus is not None:
-                    self._nimbus.paused(now - last)
+            self.turn(requests, now, now - last - wait_s)
             last = now
-            self._look_who_leads(now)
-            for peer, request_id, request in requests:
-                if isinstance(request, Submit) and self._must_wait(peer, request_id, request):
-                    continue
-                self._server.reply(peer, request_id, self._answer(request, peer))
-            self._take_copies()
-            self._tick()
+
+    def turn(self, requests: Sequence[tuple[bytes, int, Request]], now: float, late_s: float) -> None:
+        """One round: what was asked, what was copied, what time brings. It comes `late_s` later than it should."""
+        if late_s > STILL_S:
+            log.warning("stood still for %.1f s; supervisors get that time on top", late_s)
+            if self._nimbus is not None:
+                self._nimbus.paused(late_s)
+        self._look_who_leads(now)
+        for peer, request_id, request in requests:
+            if isinstance(request, Submit) and self._must_wait(peer, request_id, request):
+                continue
+            self._server.reply(peer, request_id, self._answer(request, peer))
+        self._take_copies()
+        self._tick()
 
     def _wait_s(self, now: float) -> float:
         wait_s: float = self.config["nimbus.monitor.freq.secs"]
