@@ -136,6 +136,8 @@ def _daemon_options() -> Iterator[Option]:
     yield Option("supervisor.host", "str", "127.0.0.1", "address its workers listen on", DAEMON)
     ports = (6700, 6701, 6702, 6703)
     yield Option("supervisor.slots.ports", "ints", ports, "one slot, and its data port, each", DAEMON, "", 1, 65535)
+    secrets = "directory of files of mode 0600, one for each secret its workers may read"
+    yield Option("supervisor.secrets.dir", "str", None, secrets, DAEMON)
     yield _seconds("supervisor.heartbeat.frequency.secs", 1.0, "how often a supervisor reports", DAEMON)
     yield _seconds("supervisor.worker.timeout.secs", 30.0, "a worker stuck for longer is restarted", DAEMON)
     yield _seconds("supervisor.worker.start.timeout.secs", 120.0, "a worker must answer by then", DAEMON)

@@ -86,6 +86,7 @@ def nimbus_command(
 @click.option("--slots", type=click.IntRange(1, 1000), metavar="N", help="Number of workers this machine may run.")
 @click.option("--state", type=click.Path(), metavar="DIRECTORY", help="Where its state lies (state.dir).")
 @click.option("--stop-workers", is_flag=True, help="Stop the workers too when it stops (default: they go on).")
+@options.secrets_option
 @while_option
 @options.nimbus_option
 @options.settings_options
@@ -95,6 +96,7 @@ def supervisor_command(
     slots: int | None,
     state: str | None,
     stop_workers: bool,
+    secrets: str | None,
     parent: int | None,
     seeds: tuple[str, ...],
     config_file: str | None,
@@ -103,7 +105,9 @@ def supervisor_command(
     verbose: bool,
 ) -> None:
     """Run this machine's workers. Ctrl-C stops it; its workers go on and are found again at the next start."""
-    config = daemon_config(config_file, settings, state_dir=state, nimbus_seeds=list(seeds) or None)
+    config = daemon_config(
+        config_file, settings, state_dir=state, nimbus_seeds=list(seeds) or None, supervisor_secrets_dir=secrets
+    )
     log_to_stderr(verbose)
     stop_with(parent)
     from rainband.supervisor import daemon
@@ -118,6 +122,7 @@ def supervisor_command(
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of Nimbus (nimbus.port; 0: any).")
 @click.option("--state", type=click.Path(), metavar="DIRECTORY", help="Where all state lies (state.dir).")
+@options.secrets_option
 @options.settings_options
 @options.json_option
 @options.verbose_option
@@ -126,6 +131,7 @@ def up_command(
     slots: int,
     port: int | None,
     state: str | None,
+    secrets: str | None,
     config_file: str | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -134,7 +140,9 @@ def up_command(
     """Run Nimbus and supervisors on this machine until Ctrl-C, which stops them and all workers. State is kept."""
     from rainband.supervisor.embedded import EmbeddedCluster
 
-    config = daemon_config(config_file, settings, nimbus_port=port, state_dir=state)
+    config = daemon_config(
+        config_file, settings, nimbus_port=port, state_dir=state, supervisor_secrets_dir=absolute(secrets)
+    )
     directory = Path(config["state.dir"]).expanduser().resolve()
     own = {key: value for key, value in config.plain().items() if key not in OWN_KEYS}
     cluster = EmbeddedCluster(
@@ -155,6 +163,11 @@ def up_command(
     except KeyboardInterrupt:
         note(f"stopped; the state is kept in {directory}")
         raise
+
+
+def absolute(directory: str | None) -> str | None:
+    """The same directory for a child process that is started elsewhere."""
+    return str(Path(directory).expanduser().absolute()) if directory is not None else None
 
 
 OWN_KEYS = ("state.dir", "nimbus.host", "nimbus.port", "nimbus.seeds", "supervisor.host", "supervisor.slots.ports")

@@ -27,6 +27,7 @@ TELL_S = 2.0
 @click.argument("arguments", metavar="[-- ARGS]", nargs=-1, type=click.UNPROCESSED)
 @options.workers_option
 @click.option("--processes", is_flag=True, help="Real daemons and workers on loopback instead of one process.")
+@options.secrets_option
 @options.settings_options
 @options.timeout_option(None, "Stop after this long (default: when drained).")
 @options.json_option
@@ -36,6 +37,7 @@ def local_command(
     arguments: tuple[str, ...],
     workers: int | None,
     processes: bool,
+    secrets: str | None,
     config_file: str | None,
     settings: tuple[str, ...],
     timeout_s: float | None,
@@ -56,7 +58,7 @@ def local_command(
             tell_warnings(topology)
         began = told = clock.now()
         stack.enter_context(stopped_by_signals())
-        running = stack.enter_context(LocalCluster(processes=processes)).submit(topology)
+        running = stack.enter_context(LocalCluster(processes=processes, secrets=secrets)).submit(topology)
         interrupted = False
         try:
             while not (statistics := running.statistics()).drained:

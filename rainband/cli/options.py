@@ -55,6 +55,11 @@ nimbus_option = click.option(
 )
 
 
+secrets_option = click.option(
+    "--secrets", metavar="DIRECTORY", help="Where the workers find secrets, one file of mode 0600 each."
+)
+
+
 def settings_options(command: F) -> F:
     """-c KEY=VALUE and --config FILE."""
     command = click.option("--config", "config_file", metavar="FILE", help="Settings from a TOML or YAML file.")(

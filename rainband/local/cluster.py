@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from secrets import randbits
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from rainband.local.recording import ACKED, EMITTED, EXECUTED, FAILED, Event
 from rainband.nimbus.running import Running
 from rainband.records import Request, Response, Slot
 from rainband.topology.graph import Topology, checked
+from rainband.topology.secrets import Secrets
 
 if TYPE_CHECKING:
     from rainband.local.processes import ProcessCluster
@@ -39,7 +41,8 @@ class LocalCluster:
     `record` keeps what every component emits and executes; `raise_errors` raises the first error of user code from the
     next call of this cluster or of what it runs; `check_values` passes every emitted value through the codec and finds
     those that are changed afterwards. None of the three works with processes. `supervisors` with `slots` each;
-    `config` are settings of the daemons.
+    `config` are settings of the daemons. `secrets`: what `TopologyContext.secret` finds, by name, or the directory
+    where it lies as files; beside it, RAINBAND_SECRET_* of this process.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class LocalCluster:
         supervisors: int = SUPERVISORS,
         slots: int | None = None,
         config: Mapping[str, object] | None = None,
+        secrets: Mapping[str, str] | Path | str | None = None,
     ) -> None:
         if processes and (virtual_clock or record or raise_errors or seed is not None):
             raise UsageError(
@@ -67,17 +71,18 @@ class LocalCluster:
         if processes:
             from rainband.local.processes import ProcessCluster
 
-            self._processes = ProcessCluster(supervisors, slots, config or {})
+            self._processes = ProcessCluster(supervisors, slots, config or {}, secrets)
             return
         wishes = Wishes(virtual_clock, raise_errors, check_values, record)
         count = SLOTS if slots is None else slots
+        found = Secrets.here(secrets)
         if virtual_clock:
             clock = VirtualClock()
-            engine = Engine(clock, seed or 0, wishes, supervisors, count, config or {})
+            engine = Engine(clock, seed or 0, wishes, supervisors, count, config or {}, found)
             self._driver = VirtualDriver(engine, clock)
         else:
-            drawn = secrets.randbits(62) if seed is None else seed
-            engine = Engine(SystemClock(), drawn, wishes, supervisors, count, config or {})
+            drawn = randbits(62) if seed is None else seed
+            engine = Engine(SystemClock(), drawn, wishes, supervisors, count, config or {}, found)
             self._driver = ThreadDriver(engine)
 
     def __enter__(self) -> LocalCluster:

@@ -37,6 +37,7 @@ from rainband.records import (
     WorkerState,
 )
 from rainband.topology.graph import Topology
+from rainband.topology.secrets import Secrets
 from rainband.worker.reports import SlowCalls
 from rainband.worker.worker import Worker
 
@@ -75,10 +76,18 @@ class Engine:
     """`supervisors` hosts with `slots` slots each. `settings` are daemon settings."""
 
     def __init__(
-        self, clock: Clock, seed: int, wishes: Wishes, supervisors: int, slots: int, settings: Mapping[str, object]
+        self,
+        clock: Clock,
+        seed: int,
+        wishes: Wishes,
+        supervisors: int,
+        slots: int,
+        settings: Mapping[str, object],
+        secrets: Secrets,
     ) -> None:
         self.clock = clock
         self.wishes = wishes
+        self.secrets = secrets
         self.random = Random(seed)
         self.hub = MemoryHub(now=clock.now())
         self.loop = Loop()
@@ -224,6 +233,7 @@ class Engine:
             raise_errors=wishes.raise_errors,
             virtual=wishes.virtual,
             alone=False,
+            secrets=self.secrets,
             pid=0 if wishes.virtual else os.getpid(),
         )
 

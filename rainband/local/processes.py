@@ -14,6 +14,7 @@ from rainband.nimbus.running import pause_really
 from rainband.records import GetStatistics, GetTopology, Request, Response, Slot, Statistics, TopologySummary
 from rainband.supervisor.embedded import EmbeddedCluster, kill_process
 from rainband.topology.graph import Topology
+from rainband.topology.secrets import Secrets
 
 SLOTS = 4
 
@@ -21,11 +22,20 @@ SLOTS = 4
 class ProcessCluster:
     """A Nimbus, `supervisors` supervisors of `slots` slots, in a directory that is removed at the end."""
 
-    def __init__(self, supervisors: int, slots: int | None, settings: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        supervisors: int,
+        slots: int | None,
+        settings: Mapping[str, object],
+        secrets: Mapping[str, str] | Path | str | None = None,
+    ) -> None:
+        found = Secrets.here(secrets)
         self.directory = Path(tempfile.mkdtemp(prefix="rainband-local-"))
         count = SLOTS if slots is None else slots
-        self.cluster = EmbeddedCluster(self.directory, supervisors=supervisors, slots=count, settings=settings)
         try:
+            if secrets is not None:
+                settings = {**settings, "supervisor.secrets.dir": str(found.stored(self.directory / "secrets"))}
+            self.cluster = EmbeddedCluster(self.directory, supervisors=supervisors, slots=count, settings=settings)
             self.cluster.start()
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)

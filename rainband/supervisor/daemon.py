@@ -39,6 +39,7 @@ from rainband.supervisor.slot import Limits, State
 from rainband.supervisor.station import Station
 from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink
 from rainband.topology import home
+from rainband.topology.secrets import check_directory
 
 logger = logging.getLogger("rainband.supervisor")
 
@@ -65,6 +66,8 @@ class Supervisor:
         self.keys_file = keys_file(config)
         keys = Keys.load(self.keys_file) if self.keys_file is not None else None
         check_exposure(self.host, keys, insecure=False)
+        named = config["supervisor.secrets.dir"]
+        self.secrets = check_directory(Path(named)) if named is not None else None
         self.limits = Limits(
             start_timeout_s=float(config["supervisor.worker.start.timeout.secs"]),
             shutdown_s=float(config["supervisor.worker.shutdown.sleep.secs"]),

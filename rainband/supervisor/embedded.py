@@ -124,8 +124,9 @@ class EmbeddedCluster:
         given = [part for key, value in settings.items() for part in ("-c", f"{key}={_text(value)}")]
         log = self.state / f"{name}.log"
         log.unlink(missing_ok=True)
+        env = processes.environment(for_workers=name != "nimbus")
         argv = processes.python_command("rainband", *own, "--while", str(os.getpid()), *given)
-        self.children[name] = processes.start(argv, cwd=self.state, log=log, env=processes.environment())
+        self.children[name] = processes.start(argv, cwd=self.state, log=log, env=env)
 
     def _wait_ready(self, timeout_s: float) -> None:
         from rainband.messaging.rpc import RpcClient

@@ -23,6 +23,7 @@ import psutil
 
 from rainband.records import Slot
 from rainband.supervisor.pulse import Sample
+from rainband.topology.secrets import ENV_PREFIX as SECRET_PREFIX
 
 WORKER_MODULE = "rainband.worker"
 KEPT_VARIABLES = frozenset(
@@ -224,19 +225,26 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def worker_command(home: Path, slot: Slot, log: Path, lease_s: float, keys: Path | None = None) -> list[str]:
+def worker_command(
+    home: Path, slot: Slot, log: Path, lease_s: float, keys: Path | None = None, secrets: Path | None = None
+) -> list[str]:
     """argv of the worker on `slot`; `lease_s` is how long Nimbus may be silent before the slot is somebody else's."""
     where = ["--home", str(home), "--supervisor", slot.supervisor, "--port", str(slot.port), "--log", str(log)]
     more = ["--lease", f"{lease_s:g}", *(["--keys", str(keys)] if keys is not None else [])]
+    more += ["--secrets", str(secrets)] if secrets is not None else []
     return python_command(WORKER_MODULE, *where, *more)
 
 
-def environment(source: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables a started process may see: an allow-list of ours, without secrets, and the way to this rainband."""
+def environment(source: Mapping[str, str] | None = None, *, for_workers: bool = True) -> dict[str, str]:
+    """The variables a started process may see: an allow-list of ours, without secrets, and the way to this rainband.
+
+    `for_workers`: with RAINBAND_SECRET_*, which are meant for the topologies' own code.
+    """
     kept = {}
     for name, value in (os.environ if source is None else source).items():
         allowed = name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)
-        secret = name.startswith("RAINBAND_") and any(word in name for word in SECRET_WORDS)
+        guarded = name.startswith("RAINBAND_") and not (for_workers and name.startswith(SECRET_PREFIX))
+        secret = guarded and any(word in name for word in SECRET_WORDS)
         if allowed and not secret and name not in DROPPED_VARIABLES:
             kept[name] = value
     paths = [os.path.abspath(path) for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if path]

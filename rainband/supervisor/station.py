@@ -53,6 +53,7 @@ class Shop(Protocol):
     lease_s: float
     environment: dict[str, str]
     keys_file: Path | None
+    secrets: Path | None
 
     def localize(self, topology_id: str) -> None: ...
 
@@ -203,7 +204,7 @@ class Station:
         if not self.shop.leased() and is_exclusive(home):
             return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
         name = SlotName(disk.memory.supervisor, self.port)
-        command = processes.worker_command(home, name, log, self.shop.lease_s, self.shop.keys_file)
+        command = processes.worker_command(home, name, log, self.shop.lease_s, self.shop.keys_file, self.shop.secrets)
         try:
             self.process = processes.start(command, cwd=home, log=log, env=self.shop.environment)
         except OSError as error:

@@ -61,6 +61,7 @@ def run_bolt(
     raise_errors: bool = True,
     check_values: bool = True,
     seed: int = 0,
+    secrets: Mapping[str, str] | None = None,
 ) -> BoltRun:
     """Give `rows` to this very instance, as tuples of `fields` (default: value0, value1 ...) emitted by `component`.
 
@@ -71,7 +72,12 @@ def run_bolt(
     topology = trial(bolt, [list(row) for row in check_rows(rows)], fields, component, config or {})
     source = topology.load(component)
     with LocalCluster(
-        virtual_clock=True, seed=seed, record=True, raise_errors=raise_errors, check_values=check_values
+        virtual_clock=True,
+        seed=seed,
+        record=True,
+        raise_errors=raise_errors,
+        check_values=check_values,
+        secrets=secrets,
     ) as cluster:
         try:
             cluster.do(lambda engine: engine.submit(topology, {component: source, BOLT: bolt}.__getitem__))

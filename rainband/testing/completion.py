@@ -80,13 +80,15 @@ def complete_topology(
     raise_errors: bool = True,
     check_values: bool = True,
     seed: int = 0,
+    secrets: Mapping[str, str] | None = None,
 ) -> Completed:
     """Run a topology in virtual time until it is drained: every spout has called `finish()` and nothing is pending.
 
     `sources` puts rows in the place of spouts: `{"lines": [["a b"], ["a"]]}`, or `{"lines": {"default": [...], "bad":
-    [...]}}` for several streams. A spout that never finishes is left alone once nothing has happened for 30 virtual
-    seconds. Raises the first error of user code, unless `raise_errors=False`: then failed tuples are replayed or given
-    up as in production. Raises NotReached, naming what is not done, after `timeout_s` virtual seconds.
+    [...]}}` for several streams. `secrets` is what `TopologyContext.secret` finds. A spout that never finishes is left
+    alone once nothing has happened for 30 virtual seconds. Raises the first error of user code, unless
+    `raise_errors=False`: then failed tuples are replayed or given up as in production. Raises NotReached, naming what
+    is not done, after `timeout_s` virtual seconds.
     """
     topology = checked(topology)
     workers = Config.layer(topology.plan.config, config or {})["topology.workers"]
@@ -98,6 +100,7 @@ def complete_topology(
         raise_errors=raise_errors,
         check_values=check_values,
         slots=max(SLOTS, workers),
+        secrets=secrets,
     ) as cluster:
         running = cluster.submit(topology, config=settings, sources=sources)
         return complete(cluster, running, timeout_s)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rainband.config import Config
 from rainband.errors import UsageError, did_you_mean
 from rainband.topology.plan import Plan
+from rainband.topology.secrets import Secrets
 
 
 class TopologyContext:
@@ -23,7 +24,7 @@ class TopologyContext:
         worker_tasks: Sequence[int] = (),
         config: Config | None = None,
         report_error: Callable[[BaseException], None] | None = None,
-        secrets: Mapping[str, str] | None = None,
+        secrets: Secrets | Mapping[str, str] | None = None,
     ) -> None:
         self.task_id = task_id
         self.component = plan.component_of[task_id]
@@ -33,7 +34,7 @@ class TopologyContext:
         self.config = Config.layer(plan.config, plan.components[self.component].config) if config is None else config
         self._plan = plan
         self._report_error = report_error
-        self._secrets = secrets or {}
+        self._secrets = secrets if isinstance(secrets, Secrets) else Secrets(secrets)
 
     def tasks(self, component: str | None = None) -> tuple[int, ...]:
         """The sorted task ids of a component, by default of this one. Raises UsageError for an unknown component."""
@@ -49,10 +50,13 @@ class TopologyContext:
         return streams[stream].fields
 
     def secret(self, name: str) -> str:
-        """A secret that was given to the topology, never written to its plan. Raises UsageError when there is none."""
-        if name not in self._secrets:
-            raise UsageError(f"no secret named {name!r}", did_you_mean(name, self._secrets))
-        return self._secrets[name]
+        """What is kept under that name on this machine, as it is now; it is not part of the topology.
+
+        In tests: `secrets={name: text}`. On a cluster: the file NAME (mode 0600) in the directory that the supervisor
+        was given by --secrets, or RAINBAND_SECRET_NAME in its environment. Raises UsageError when there is none,
+        NotAllowed when others can read the file.
+        """
+        return self._secrets.find(name)
 
     def report_error(self, error: BaseException) -> None:
         """Record an error as if it had been raised, without failing anything."""

@@ -1,6 +1,7 @@
 """The process around a worker: its loop, its log, its line to the supervisor, its end.
 
     python -m rainband.worker --home DIR --supervisor ID --port N --log FILE [--lease SECONDS] [--keys FILE]
+        [--secrets DIR]
 
 The loop steps the Worker, shows progress in shared memory, answers the supervisor and sleeps until something comes.
 A worker needs no supervisor to go on: when that is gone it keeps working and looks for a new one in the control file
@@ -39,6 +40,7 @@ from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerSt
 from rainband.topology.bundle import check_component, load_component
 from rainband.topology.home import CODE, POSITIONS, Progress, lease_stamp, read_assignment, read_plan, stacks_path
 from rainband.topology.plan import Plan
+from rainband.topology.secrets import Secrets
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
 from rainband.worker.reports import SlowCalls
@@ -64,6 +66,7 @@ class Arguments(msgspec.Struct, frozen=True):
     log: Path
     lease_s: float = 30.0
     keys: Path | None = None
+    secrets: Path | None = None
 
     @staticmethod
     def parse(words: list[str]) -> Arguments:
@@ -71,11 +74,12 @@ class Arguments(msgspec.Struct, frozen=True):
         given = dict(zip(words[::2], words[1::2], strict=False))
         needed = {"--home", "--supervisor", "--port", "--log"}
         try:
-            if len(words) % 2 or not needed <= set(given) <= needed | {"--keys", "--lease"}:
+            if len(words) % 2 or not needed <= set(given) <= needed | {"--keys", "--lease", "--secrets"}:
                 raise ValueError
             slot = Slot(given["--supervisor"], int(given["--port"]))
-            keys = Path(given["--keys"]) if "--keys" in given else None
-            return Arguments(Path(given["--home"]), slot, Path(given["--log"]), float(given.get("--lease", 30.0)), keys)
+            keys, secrets = (Path(given[name]) if name in given else None for name in ("--keys", "--secrets"))
+            lease_s = float(given.get("--lease", 30.0))
+            return Arguments(Path(given["--home"]), slot, Path(given["--log"]), lease_s, keys, secrets)
         except ValueError:
             fix = "Use `rainband supervisor`"
             raise UsageError("workers are started by their supervisor, not by hand", fix) from None
@@ -89,6 +93,7 @@ class WorkerProcess:
         self.slot = arguments.slot
         self.port = arguments.slot.port
         self.keys = arguments.keys
+        self.secrets = Secrets(directory=arguments.secrets, env=os.environ)
         self.lease_s = arguments.lease_s
         self.log = log
         self.clock = SystemClock()
@@ -173,6 +178,7 @@ class WorkerProcess:
             seed=_random_id(),
             clock=self.clock,
             positions=Positions(PositionStore(self.home / POSITIONS)),
+            secrets=self.secrets,
             pid=os.getpid(),
         )
 

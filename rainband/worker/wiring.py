@@ -17,6 +17,7 @@ from rainband.groupings.specs import CustomGrouping
 from rainband.topology.components import Bolt, ManualBolt, ReliableSpout, Spout
 from rainband.topology.context import TopologyContext
 from rainband.topology.plan import ACKER, ComponentPlan, Plan
+from rainband.topology.secrets import Secrets
 from rainband.topology.tuples import Source
 from rainband.worker.bind import Instruments, Reliable, bolt_task, spout_task
 from rainband.worker.books import Books
@@ -76,7 +77,7 @@ class Wiring:
         clock: Callable[[], float],
         incarnation: int,
         instruments: Instruments | None,
-        secrets: dict[str, str],
+        secrets: Secrets,
         sides: Sides,
         report: OnError,
     ) -> None:

@@ -23,6 +23,7 @@ from rainband.messaging.network import Network
 from rainband.records import Assignment, Slot, Status, WorkerBeat, WorkerState
 from rainband.topology.home import wire_id
 from rainband.topology.plan import ACKER, Plan
+from rainband.topology.secrets import Secrets
 from rainband.topology.tuples import Tuple
 from rainband.worker.beat import make_beat
 from rainband.worker.bind import Instruments, shown
@@ -71,7 +72,7 @@ class Worker:
         raise_errors: bool = False,
         virtual: bool = False,
         alone: bool = True,
-        secrets: dict[str, str] | None = None,
+        secrets: Secrets | None = None,
         pid: int = 0,
     ) -> None:
         self.plan = plan
@@ -108,7 +109,7 @@ class Worker:
             clock=clock.now,
             incarnation=incarnation,
             instruments=instruments,
-            secrets=secrets or {},
+            secrets=secrets or Secrets(),
             sides=self.sides,
             report=self.report,
         )
@@ -510,10 +511,8 @@ class Worker:
             self.books.settle()
 
     def tick(self, made: LocalTask) -> None:
-        bolt = made.bolt
-        if bolt is None:
-            return
-        self.sides.tick(made)
+        if made.bolt is not None:
+            self.sides.tick(made)
 
     def beat(self, now: float) -> WorkerBeat:
         """What this worker says of itself; errors are handed over once."""

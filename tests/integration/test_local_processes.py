@@ -67,3 +67,44 @@ def test_rows_instead_of_spouts_travel_too() -> None:
         statistics = running.wait_drained(timeout_s=60)
         assert (statistics.acked, statistics.failed) == (4, 0)
         assert statistics.components["show"].executed == 2
+
+
+KNOCKS = """
+from pathlib import Path
+from rainband import Bolt, Spout, TopologyBuilder
+
+class Once(Spout):
+    outputs = ("path",)
+    def next_tuple(self):
+        self.finish()
+
+class Knocks(Bolt):
+    def prepare(self, context):
+        self.words = [context.secret(name) for name in ("word", "other.word")]
+    def execute(self, tup):
+        Path(tup["path"]).write_text(" ".join(self.words))
+
+builder = TopologyBuilder("knocks")
+builder.set_spout("once", Once())
+builder.set_bolt("knocks", Knocks()).shuffle_grouping("once")
+topology = builder.create_topology()
+"""
+
+
+def test_secrets_reach_workers_and_lie_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "knocks_case.py").write_text(KNOCKS)
+    topology = load_topology(tmp_path / "knocks_case.py")
+    monkeypatch.setenv("RAINBAND_SECRET_OTHER_WORD", "simsalabim")
+    with LocalCluster(processes=True, supervisors=1, slots=1, secrets={"word": "abracadabra"}) as cluster:
+        running = cluster.submit(topology, sources={"once": [[str(tmp_path / "said")]]})
+        statistics = running.wait_drained(timeout_s=60)
+        assert (tmp_path / "said").read_text() == "abracadabra simsalabim"
+        assert cluster._processes is not None
+        state = cluster._processes.directory
+        holders = [path for path in state.rglob("*") if path.is_file() and b"abra" in path.read_bytes()]
+        assert holders == [state / "secrets" / "word"]
+        assert not [path for path in state.rglob("*") if path.is_file() and b"simsala" in path.read_bytes()]
+        nimbus = cluster._processes.cluster.children["nimbus"].pid
+        assert b"simsala" not in Path(f"/proc/{nimbus}/environ").read_bytes()
+        assert statistics.errors == 0
+    assert not state.exists()

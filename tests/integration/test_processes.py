@@ -125,10 +125,11 @@ def test_environment_is_an_allow_list(tmp_path: Path, monkeypatch: pytest.Monkey
     given = {
         "PATH": "/bin", "HOME": "/root", "LC_ALL": "C", "LD_PRELOAD": "evil.so", "AWS_SECRET_ACCESS_KEY": "x",
         "RAINBAND_TOPOLOGY_WORKERS": "2", "RAINBAND_TOKEN": "secret", "PYTHONPATH": f"lib{os.pathsep}/abs",
-        "PYTHONSTARTUP": "x.py",
+        "PYTHONSTARTUP": "x.py", "RAINBAND_SECRET_KEY": "x",
     }  # fmt: skip
-    kept = processes.environment(given)
+    kept = processes.environment(given, for_workers=False)
     assert set(kept) == {"PATH", "HOME", "LC_ALL", "RAINBAND_TOPOLOGY_WORKERS", "PYTHONPATH"}
+    assert set(processes.environment(given)) == {*kept, "RAINBAND_SECRET_KEY"}
     assert kept["PYTHONPATH"].split(os.pathsep)[:2] == [str(tmp_path / "lib"), "/abs"]
 
 

@@ -182,6 +182,7 @@ class Supervisor:
         self.confirmed_at = float("-inf")
         self.environment: dict[str, str] = {}
         self.keys_file = None
+        self.secrets = None
         self.stations = {port: SimStation(port, cast(Any, self)) for port in machine.ports}
         self.obituaries: list[tuple[float, str, bytes]] = []
         self.localizing: set[str] = set()

@@ -332,6 +332,28 @@ def test_a_thread_of_ones_own_may_not_emit_in_real_time_either() -> None:
         assert sorted(running.emitted("bolt")) == [(1,), (2,), (3,)]
 
 
+class Knocks(Bolt):
+    outputs = ("word",)
+
+    def prepare(self, context: TopologyContext) -> None:
+        self.word = context.secret("word")
+
+    def execute(self, tup: Tuple) -> None:
+        self.emit([self.word])
+
+
+def test_secrets_in_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_bolt(Knocks(), [[1]], secrets={"word": "sesame"}) == [("sesame",)]
+    topology = two(Numbers(1), Knocks())
+    assert complete_topology(topology, secrets={"word": "sesame"}).emitted("bolt") == [("sesame",)]
+    monkeypatch.setenv("RAINBAND_SECRET_WORD", "open")
+    assert complete_topology(topology).emitted("bolt") == [("open",)]
+    with LocalCluster(secrets={"word": "sesame"}, record=True) as cluster:
+        running = cluster.submit(topology)
+        running.wait_drained(timeout_s=10)
+        assert running.emitted("bolt") == [("sesame",)]
+
+
 def test_a_secret_that_is_not_there_is_named() -> None:
     class Asks(Bolt):
         def prepare(self, context: TopologyContext) -> None:

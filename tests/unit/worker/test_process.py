@@ -27,8 +27,8 @@ HELLO = Hello(6700, 7, 4711, "t-1")
 def test_arguments() -> None:
     words = ["--home", "/h/t-1", "--supervisor", "one", "--port", "6700", "--log", "/l"]
     assert Arguments.parse(words) == Arguments(Path("/h/t-1"), Slot("one", 6700), Path("/l"))
-    more = Arguments.parse([*words, "--keys", "/k", "--lease", "2.5"])
-    assert (more.keys, more.lease_s) == (Path("/k"), 2.5)
+    more = Arguments.parse([*words, "--keys", "/k", "--lease", "2.5", "--secrets", "/s"])
+    assert (more.keys, more.lease_s, more.secrets) == (Path("/k"), 2.5, Path("/s"))
 
 
 @pytest.mark.parametrize(
