@@ -189,12 +189,16 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
 
 
 class HeartbeatReply(Record, frozen=True, tag="heartbeat_reply"):
-    """Assignments that changed for this supervisor, and every topology id it should still run."""
+    """Assignments that changed for this supervisor, and every topology id it should still run.
+
+    `lacking` are digests of bundles that this Nimbus has lost, and that the supervisor may have.
+    """
 
     assignments: tuple[Assignment, ...] = ()
     wanted: tuple[str, ...] = ()
     epoch: int = 0
     cluster_id: str = ""
+    lacking: tuple[str, ...] = ()
 
 
 class Upload(Record, frozen=True, tag="upload"):

@@ -332,12 +332,17 @@ class RpcClient:
         return ready
 
     def _lost(self, address: str, what: str) -> ClusterUnavailable:
-        """Start afresh with `address`: nothing of this request must be taken for an answer to a later one."""
+        """Start afresh with `address`: nothing of this request must be taken for an answer to a later one.
+
+        The seed after it is asked next: what takes connections and never answers must not be all that is asked.
+        """
         self._out.pop(address).close()
+        at = len(self.seeds) - 1
         if address in self.seeds:
             self._connect(address)
+            at = self.seeds.index(address)
         if self.leader == address:
-            self.leader = self.seeds[0]
+            self.leader = self.seeds[(at + 1) % len(self.seeds)]
         return ClusterUnavailable(
             f"Nimbus at {address} {what}", "The request may have been carried out: look with `rainband list`"
         )

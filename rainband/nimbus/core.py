@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -22,6 +22,7 @@ from rainband.nimbus.roster import Roster
 from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries
 from rainband.nimbus.scheduler import Schedule, place
 from rainband.nimbus.shelf import Shelf
+from rainband.nimbus.stacks import StackDesk
 from rainband.nimbus.statistics import Tally
 from rainband.records import (
     Activate,
@@ -56,15 +57,8 @@ from rainband.records import (
 TOPOLOGIES_MAX = 10_000
 SAVE_WAITS_S = 5.0
 LAUNCHES_S = 1.0
-STACKS_S = 10.0
-
-
-@dataclass(slots=True)
-class StackRequest:
-    """Stacks asked for at `at`; one text per worker as it comes in."""
-
-    at: float
-    texts: dict[str, str] = field(default_factory=dict)
+PLACE_AGAIN_S = 1.0
+SEND_TURN_S = 10.0
 
 
 class Nimbus:
@@ -101,9 +95,8 @@ class Nimbus:
         expected = {supervisor for entry in self._entries.values() for supervisor in entry.supervisors}
         liveness = Liveness(self.config["nimbus.supervisor.timeout.secs"], expected, now)
         self._roster = Roster(liveness)
-        self._stacks: dict[str, StackRequest] = {}
+        self._stacks = StackDesk()
         self._push: set[str] = set()
-        self._push_stacks: dict[str, set[str]] = {}
         self._saved_at = self._watched_at = now
         self.troubles: dict[str, str] = {}
         self._handlers: dict[type, Callable[..., Response]] = {
@@ -192,8 +185,7 @@ class Nimbus:
 
     def take_stack_requests(self) -> dict[str, set[str]]:
         """Topology ids whose stacks were asked for since the last call, with their supervisors."""
-        asked, self._push_stacks = self._push_stacks, {}
-        return asked
+        return self._stacks.take()
 
     def next_deadline(self) -> float:
         """The monotonic time at which `tick` has something to do, if nothing is asked before."""
@@ -277,7 +269,10 @@ class Nimbus:
             self._elapsed(self._entries[entry.topology_id], now)
 
     def _elapsed(self, entry: Entry, now: float) -> None:
-        """The wait is over: remove the topology, or place it anew, or let it go on where it was placed."""
+        """The wait is over: remove the topology, or place it anew, or let it go on where it was placed.
+
+        Without any slot everything stays as it is until there is one: a reshaped plan has to come with its places.
+        """
         row = entry.row
         if row.moving:
             status, _ = lifecycle.step(row.name, row.status, row.resume, Event.MOVED)
@@ -299,6 +294,10 @@ class Nimbus:
         row = msgspec.structs.replace(row, status=status, remaining_s=wait_s, reshape=None, moving=moving)
         new = Entry(row, plan, entry.assignment)
         schedule = self._schedule(new, level=True)
+        if moving and not schedule.slots:
+            self._due[entry.topology_id] = now + PLACE_AGAIN_S
+            self._missing[entry.topology_id] = schedule.missing
+            return
         self._write(entry, self._announced(self._scheduled(new, schedule)))
         if wait_s is not None:
             self._due[entry.topology_id] = now + wait_s
@@ -364,16 +363,9 @@ class Nimbus:
             if before is not None and (after is None or before.assignment != after.assignment):
                 self._push |= before.supervisors
         if new is None:
-            for kept in (
-                self._entries,
-                self._tallies,
-                self._missing,
-                self._reached,
-                self._due,
-                self._heard_since,
-                self._stacks,
-            ):
+            for kept in (self._entries, self._tallies, self._missing, self._reached, self._due, self._heard_since):
                 kept.pop(topology_id, None)
+            self._stacks.forget(topology_id)
             self._roster.changed = True
             return
         self._entries[topology_id] = new
@@ -429,7 +421,18 @@ class Nimbus:
             if entry.assignment is not None
             and beat.known.get(topology_id) != (entry.assignment.epoch, entry.assignment.version)
         )
-        return HeartbeatReply(changed, tuple(wanted), self.epoch, self._store.cluster_id)
+        lacking = self._lacking(beat.supervisor, wanted.values(), now)
+        return HeartbeatReply(changed, tuple(wanted), self.epoch, self._store.cluster_id, lacking)
+
+    def _lacking(self, supervisor: str, entries: Iterable[Entry], now: float) -> tuple[str, ...]:
+        """Bundles that are not here, of topologies whose supervisors have them: each is asked when its turn comes."""
+        found = set()
+        for entry in entries:
+            if self._require_bundle and not self._shelf.has(entry.plan.bundle):
+                alive = sorted(filter(self._roster.liveness.alive, entry.supervisors))
+                if alive and alive[int(now / SEND_TURN_S) % len(alive)] == supervisor:
+                    found.add(entry.plan.bundle)
+        return tuple(sorted(found))
 
     def _hear_workers(self, beat: Heartbeat, entry: Entry, restarted: bool, now: float) -> None:
         tally = self._tallies[entry.topology_id]
@@ -446,9 +449,7 @@ class Nimbus:
         since = self._heard_since.get(entry.topology_id)
         if since is not None:
             since[beat.supervisor] = now if restarted else since.get(beat.supervisor, now)
-        request = self._stacks.get(entry.topology_id)
-        if request is not None:
-            request.texts.update(beat.stacks.get(entry.topology_id, {}))
+        self._stacks.hear(entry.topology_id, beat.stacks.get(entry.topology_id, {}))
 
     # Questions.
 
@@ -494,11 +495,7 @@ class Nimbus:
     def _get_stacks(self, request: GetStacks, now: float, wall: float) -> Response:
         """What has come so far; the first question asks the supervisors, so ask again until all workers answered."""
         entry = views.find(self._entries, request.name)
-        known = self._stacks.get(entry.topology_id)
-        if known is None or now > known.at + STACKS_S:
-            known = self._stacks[entry.topology_id] = StackRequest(now)
-            self._push_stacks[entry.topology_id] = set(entry.supervisors)
-        return Stacks(dict(known.texts))
+        return Stacks(self._stacks.ask(entry.topology_id, entry.supervisors, now))
 
     def _cluster(self, request: GetCluster, now: float, wall: float) -> Response:
         state = type(self._store).__name__.removesuffix("Store").lower()

@@ -37,7 +37,7 @@ from rainband.supervisor.localizer import Localizer
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.slot import Limits, State
 from rainband.supervisor.station import Station
-from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink
+from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink, patience_s
 from rainband.topology import home
 from rainband.topology.secrets import check_directory
 
@@ -90,7 +90,7 @@ class Supervisor:
         self.packages = {name: importlib.metadata.version(name) for name in PACKAGES} | {"rainband": VERSION}
         self.control = ControlServer()
         seeds = config["nimbus.seeds"]
-        self.uplink = Uplink(RpcClient(seeds, keys=keys), self.control.wake)
+        self.uplink = Uplink(RpcClient(seeds, keys=keys), self.control.wake, self.lease_s)
         self.downloads = RpcClient(seeds, keys=keys)
         self.localizer = Localizer(disk.topologies, self.downloads.call, self._arrived)
 
@@ -209,6 +209,7 @@ class Supervisor:
                     self._answered(reply, now)
                 case Unanswered(reason):
                     self._say_of_nimbus(reason)
+                    self.heartbeat_at = min(self.heartbeat_at, now + patience_s(self.lease_s))
                 case Pushed(progress):
                     self._pushed(progress, now)
         for station in self.stations.values():
@@ -318,6 +319,8 @@ class Supervisor:
             return
         for station in self.stations.values():
             station.told()
+        for digest in reply.lacking:
+            self.localizer.offer(digest)
         self.confirmed_at = now
         with contextlib.suppress(OSError):
             home.renew_lease(self.disk.topologies)

@@ -1,4 +1,4 @@
-"""Bring a topology's plan and code to this host, checked, once, whole or not at all.
+"""Bring a topology's plan and code to this host, checked, once, whole or not at all; and back, to a Nimbus without it.
 
 Runs on a thread of its own: a download may take as long as it takes while the slots of other topologies are served.
 Nothing is unpickled or imported here; only workers do that.
@@ -7,23 +7,41 @@ Nothing is unpickled or imported here; only workers do that.
 from __future__ import annotations
 
 import hashlib
+import logging
 import platform
 import queue
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rainband.errors import InvalidTopology, RainbandError, Refused, StoreError, VersionMismatch
-from rainband.records import Download, GetTopology, Piece, Request, Response, TopologySummary
+from rainband.records import Download, GetTopology, Piece, Request, Response, TopologySummary, Upload
 from rainband.topology.bundle import open_bundle
-from rainband.topology.home import PLAN, home_of, read_plan, write_file
+from rainband.topology.home import BUNDLE, PLAN, home_of, read_plan, write_file
 from rainband.topology.plan import Plan
 
 PIECE_BYTES = 512 * 1024
 BUNDLE_BYTES_MAX = 512 * 1024 * 1024
 
 Call = Callable[[Request], Response]
+
+log = logging.getLogger("rainband.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A topology is to come here."""
+
+    topology_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A bundle is to go to Nimbus."""
+
+    digest: str
 
 
 class Localizer:
@@ -33,28 +51,43 @@ class Localizer:
         self._topologies = topologies
         self._call = call
         self._done = done
-        self._todo: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[Want | Offer | None] = queue.SimpleQueue()
+        self._offered: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="localizer", daemon=True)
         self._thread.start()
 
     def want(self, topology_id: str) -> None:
         """Ask for a topology; `done` follows, at once when it is here already."""
-        self._todo.put(topology_id)
+        self._todo.put(Want(topology_id))
+
+    def offer(self, digest: str) -> None:
+        """Send a bundle to Nimbus, if it is here. Nothing follows; Nimbus asks again for what did not arrive."""
+        if digest not in self._offered:
+            self._offered.add(digest)
+            self._todo.put(Offer(digest))
 
     def close(self) -> None:
         """Stop after the topology at hand; does not wait."""
         self._todo.put(None)
 
     def _run(self) -> None:
-        while (topology_id := self._todo.get()) is not None:
+        while (todo := self._todo.get()) is not None:
+            reason = ""
             try:
-                localize(self._topologies, topology_id, self._call)
-                reason = ""
+                if isinstance(todo, Want):
+                    localize(self._topologies, todo.topology_id, self._call)
+                else:
+                    give(self._topologies, todo.digest, self._call)
             except RainbandError as error:
                 reason = str(error)
             except OSError as error:
                 reason = f"{error.strerror or error} ({error.filename or self._topologies})"
-            self._done(topology_id, reason)
+            if isinstance(todo, Want):
+                self._done(todo.topology_id, reason)
+            else:
+                self._offered.discard(todo.digest)
+                if reason:
+                    log.warning("bundle %s could not be sent to Nimbus: %s", todo.digest[:12], reason)
 
 
 def localized(topologies: Path, topology_id: str) -> bool:
@@ -75,7 +108,34 @@ def localize(topologies: Path, topology_id: str, call: Call) -> None:
     data = fetch(plan.bundle, call)
     shutil.rmtree(home, ignore_errors=True)
     open_bundle(data, home)
+    write_file(home / BUNDLE, data)
     write_file(home / PLAN, answer.plan)
+
+
+def give(topologies: Path, digest: str, call: Call) -> None:
+    """Send Nimbus a bundle that it asked for; one that is not here, or not whole, is not sent.
+
+    Raises a RainbandError or OSError.
+    """
+    for home in sorted(topologies.iterdir()):
+        if not _is_of(home, digest):
+            continue
+        data = (home / BUNDLE).read_bytes()
+        if hashlib.sha256(data).hexdigest() == digest:
+            for offset in range(0, len(data), PIECE_BYTES):
+                end = offset + PIECE_BYTES
+                call(Upload(digest, offset, data[offset:end], end >= len(data)))
+            log.info("sent bundle %s to Nimbus, which had lost it", digest[:12])
+            return
+
+
+def _is_of(home: Path, digest: str) -> bool:
+    """Whether this is the complete home of a topology with that bundle."""
+    try:
+        plan = read_plan(home)
+    except InvalidTopology:
+        return False
+    return plan is not None and plan.bundle == digest and (home / BUNDLE).is_file()
 
 
 def _is_whole(home: Path) -> bool:

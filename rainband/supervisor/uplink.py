@@ -1,6 +1,7 @@
 """The line to Nimbus, on a thread of its own: a Nimbus that is slow or gone never holds up the slots.
 
 The daemon hands in one heartbeat at a time and takes what came back from a queue; pushes arrive by the same way.
+A leader that died without a word is waited for during a share of the lease only: others have to be asked in time.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rainband.errors import RainbandError
-from rainband.messaging.rpc import RpcClient
+from rainband.messaging.rpc import TIMEOUT_S, RpcClient
 from rainband.records import Heartbeat, HeartbeatReply, Progress
 
 LISTEN_S = 0.02
 GOODBYE_S = 1.0
+SHARE = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,20 @@ class Pushed:
 News = Answered | Unanswered | Pushed
 
 
-class Uplink:
-    """`wake` is called, on the uplink's thread, whenever there is something to `take`."""
+def patience_s(lease_s: float) -> float:
+    """How long to wait for the answer to a heartbeat: several seeds can be tried before the lease is over."""
+    return min(TIMEOUT_S, lease_s / SHARE)
 
-    def __init__(self, client: RpcClient, wake: Callable[[], None]) -> None:
+
+class Uplink:
+    """`wake` is called, on the uplink's thread, whenever there is something to `take`.
+
+    `lease_s` is for how long Nimbus believes a supervisor that is silent to be alive.
+    """
+
+    def __init__(self, client: RpcClient, wake: Callable[[], None], lease_s: float) -> None:
         self._client = client
+        self._patience_s = patience_s(lease_s)
         self._wake = wake
         self._out: queue.SimpleQueue[Heartbeat | None] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
@@ -99,7 +110,7 @@ class Uplink:
 
     def _call(self, heartbeat: Heartbeat) -> News:
         try:
-            reply = self._client.call(heartbeat)
+            reply = self._client.call(heartbeat, min(self._patience_s, self._client.timeout_s))
         except RainbandError as error:
             return Unanswered(str(error))
         if isinstance(reply, HeartbeatReply):

@@ -3,7 +3,8 @@
     <topologies>/control                  address and token of the supervisor's control channel, one per line
     <topologies>/lease                    touched whenever Nimbus has confirmed what runs here
     <topologies>/<topology id>/           the home, 0700
-        code/  components/                the opened bundle
+        bundle.zip                        as it came, for a Nimbus that has lost it
+        code/  components/                the same, opened
         plan.msgpack                      written last: a home with a plan is complete
         assignment.msgpack                the newest assignment known here
         positions.sqlite                  how far the spouts of this host have come
@@ -28,6 +29,7 @@ from rainband.errors import Refused
 from rainband.records import Assignment
 from rainband.topology.plan import Plan
 
+BUNDLE = "bundle.zip"
 CODE = "code"
 PLAN = "plan.msgpack"
 ASSIGNMENT = "assignment.msgpack"

@@ -17,6 +17,7 @@ from rainband.errors import StoreError
 from rainband.nimbus.core import Nimbus
 from rainband.records import (
     Activate,
+    Assignment,
     ClusterSummary,
     Deactivate,
     Done,
@@ -34,6 +35,7 @@ from rainband.records import (
     Rebalance,
     Request,
     Response,
+    Slot,
     Stacks,
     Status,
     Submit,
@@ -446,3 +448,65 @@ def test_system_components_are_placed_like_any_other() -> None:
     assignment = look(nimbus).assignment
     assert assignment is not None
     assert len({p.slot for p in assignment.placements if p.executor.component == "__acker"}) == 2
+
+
+def rebalanced_without_slots(nimbus: Nimbus) -> Assignment:
+    """A rebalance that has come to its end after the only supervisor was lost; the assignment before."""
+    ask(nimbus, heartbeat("a", ports=(6700, 6701)))
+    submit(nimbus, workers=1)
+    before = look(nimbus).assignment
+    assert before is not None
+    ask(nimbus, Rebalance("wc", wait_s=5.0, parallelism={"count": 1}), 1.0)
+    ask(nimbus, heartbeat("a", stopping=True), 2.0)
+    return before
+
+
+def test_a_rebalance_without_any_slot_changes_nothing_until_there_is_one() -> None:
+    nimbus = make()
+    before = rebalanced_without_slots(nimbus)
+    for now in (7.0, 8.5, 100.0):
+        nimbus.tick(now)
+        assert nimbus.next_deadline() > now
+        seen = look(nimbus)
+        assert (seen.status, seen.executors) == (Status.REBALANCING, 5)
+        assert seen.assignment is not None
+        assert seen.assignment.placements == before.placements
+        assert {p.executor for p in seen.assignment.placements} == set(Plan.decode(seen.plan).executors())
+    ask(nimbus, heartbeat("b", ports=(6700,)), 110.0)
+    nimbus.tick(112.0)
+    seen = look(nimbus)
+    assert seen.assignment is not None
+    assert seen.executors == 4
+    assert {p.executor for p in seen.assignment.placements} == set(Plan.decode(seen.plan).executors())
+    assert {p.slot for p in seen.assignment.placements} == {Slot("b", 6700)}
+
+
+def test_a_rebalance_without_any_slot_survives_a_restart_and_can_be_killed() -> None:
+    store = MemoryStore()
+    rebalanced_without_slots(make(store))
+    nimbus = make(store, now=200.0)
+    nimbus.tick(300.0)
+    assert look(nimbus).status == Status.REBALANCING
+    ask(nimbus, Kill("wc", 0.0), 301.0)
+    nimbus.tick(302.0)
+    assert names(nimbus) == []
+
+
+def test_bundles_that_were_lost_are_asked_back_from_one_supervisor_at_a_time() -> None:
+    store, blobs = MemoryStore(), MemoryBlobs()
+    nimbus = Nimbus(store, blobs, {}, 0.0)
+    ask(nimbus, Upload(DIGEST, 0, BUNDLE, True))
+    for name in ("a", "b"):
+        ask(nimbus, heartbeat(name, ports=(6700,)))
+    ask(nimbus, Submit("wc", word_count("wc", 2, bundle=DIGEST).encode()))
+
+    def asked(now: float) -> dict[str, tuple[str, ...]]:
+        answers = {name: ask(nimbus, heartbeat(name, ports=(6700,)), now) for name in ("a", "b")}
+        return {name: reply.lacking for name, reply in answers.items() if isinstance(reply, HeartbeatReply)}
+
+    assert asked(1.0) == {"a": (), "b": ()}
+    nimbus = Nimbus(store, MemoryBlobs(), {}, 2.0)
+    assert asked(3.0) == {"a": (DIGEST,), "b": ()}
+    assert asked(13.0) == {"a": (), "b": (DIGEST,)}
+    ask(nimbus, Upload(DIGEST, 0, BUNDLE, True), 14.0)
+    assert asked(14.0) == asked(24.0) == {"a": (), "b": ()}

@@ -10,8 +10,8 @@ import pytest
 
 from rainband import Bolt, Spout, TopologyBuilder, Tuple
 from rainband.errors import RainbandError, StoreError, VersionMismatch
-from rainband.records import Done, Download, GetTopology, Piece, Request, Response, Status, TopologySummary
-from rainband.supervisor.localizer import PIECE_BYTES, Localizer, fetch, localize, localized
+from rainband.records import Done, Download, GetTopology, Piece, Request, Response, Status, TopologySummary, Upload
+from rainband.supervisor.localizer import PIECE_BYTES, Localizer, fetch, give, localize, localized
 from rainband.topology.bundle import build_bundle
 from rainband.topology.home import read_plan
 from rainband.topology.plan import Plan
@@ -130,3 +130,23 @@ def test_the_thread_says_what_became_of_each(tmp_path: Path) -> None:
     assert "cannot be" in reason
     assert said.get(timeout=10) == ("t-1", "")
     localizer.close()
+
+
+def test_a_bundle_goes_back_to_a_nimbus_that_lost_it(tmp_path: Path) -> None:
+    localize(tmp_path, "t-1", nimbus())
+    sent: list[Upload] = []
+
+    def call(request: Request) -> Response:
+        assert isinstance(request, Upload)
+        sent.append(request)
+        return Done()
+
+    give(tmp_path, "0" * 64, call)
+    assert sent == []
+    give(tmp_path, PLAN.bundle, call)
+    assert b"".join(piece.data for piece in sent) == BUNDLE
+    assert [piece.done for piece in sent] == [False] * (len(sent) - 1) + [True]
+    sent.clear()
+    (tmp_path / "t-1" / "bundle.zip").write_bytes(BUNDLE[:-1])
+    give(tmp_path, PLAN.bundle, call)
+    assert sent == []
