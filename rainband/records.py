@@ -132,6 +132,15 @@ class TaskCount(Record, frozen=True):
     tracked: int = 0
 
 
+class LinkCount(Record, frozen=True):
+    """Frames of one link to the process `peer` (0: not known yet) at `address`, since the two know each other."""
+
+    address: str
+    peer: int
+    sent: int
+    received: int
+
+
 class WorkerState(StrEnum):
     """STARTING until every open and prepare has returned; DRAINING while told to stop."""
 
@@ -142,7 +151,11 @@ class WorkerState(StrEnum):
 
 
 class WorkerBeat(Record, frozen=True):
-    """What one worker says of itself, each second and on each change of state."""
+    """What one worker says of itself, each second and on each change of state.
+
+    `in_flight`: tuples queued here or in a call. `idle`: none, and nothing that is still to be sent. `drained`: idle,
+    its spouts have finished, and its peers have confirmed all.
+    """
 
     topology_id: str
     port: int
@@ -153,11 +166,13 @@ class WorkerBeat(Record, frozen=True):
     uptime_s: float = 0.0
     pending: int = 0
     in_flight: int = 0
+    idle: bool = False
     drained: bool = False
     paused: bool = False
     tasks: tuple[TaskCount, ...] = ()
     streams: tuple[StreamCount, ...] = ()
     edges: tuple[EdgeCount, ...] = ()
+    links: tuple[LinkCount, ...] = ()
     errors: tuple[ErrorRecord, ...] = ()
     counters: dict[str, int] = {}
     rss_bytes: int = 0

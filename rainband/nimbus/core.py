@@ -384,7 +384,9 @@ class Nimbus:
         heard_s = {name: now - since for name, since in self._heard_since.get(entry.topology_id, {}).items()}
         if not tally.settled(entry, heard_s):
             return False
-        return entry.row.status is Status.KILLED or tally.quiet or not tally.running(entry)
+        running = tally.running(entry)
+        missing = running < len(entry.slots) if entry.row.status is Status.KILLED else not running
+        return tally.quiet or missing
 
     def _save_waits(self, now: float) -> None:
         """Store how long the delayed actions still have to wait, so that a restart goes on from there."""

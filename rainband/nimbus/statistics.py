@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from rainband.nimbus.rest import Rest
 from rainband.nimbus.rows import Entry
 from rainband.records import (
     ComponentStatistics,
@@ -36,7 +37,7 @@ SUMS = tuple(
 
 @dataclass(slots=True)
 class Heard:
-    """The newest beat of a slot. `present`: the supervisor's last heartbeat had it. `turn`: of the tally's clock."""
+    """The newest beat of a slot. `present`: the supervisor's last heartbeat had it. `turn` grows with each beat."""
 
     beat: WorkerBeat
     present: bool
@@ -57,7 +58,7 @@ class Tally:
         self._errors: OrderedDict[tuple[object, ...], ErrorRecord] = OrderedDict()
         self._seeking: set[int] = set()
         self._turn = 0
-        self._quiet_since: tuple[int, tuple[int, int]] | None = None
+        self._rest = Rest()
         self._quiet = False
 
     def hear(self, slot: Slot, beat: WorkerBeat) -> None:
@@ -102,16 +103,9 @@ class Tally:
         return sorted(slot for slot, since in self._awaited.items() if now >= since + launch_s)
 
     def observe(self, entry: Entry) -> None:
-        """Look at all beats after some came; `quiet` needs two such looks."""
-        beats = [self._heard[slot] for slot in entry.slots if self.beat(slot) is not None]
-        if len(beats) < len(entry.slots) or not beats or not all(is_idle(heard.beat) for heard in beats):
-            self._quiet_since = None
-            self._quiet = False
-            return
-        work = work_done(heard.beat for heard in beats)
-        if self._quiet_since is None or self._quiet_since[1] != work:
-            self._quiet_since = (self._turn, work)
-        self._quiet = len(beats) == 1 or all(heard.turn > self._quiet_since[0] for heard in beats)
+        """Look at all beats after some came."""
+        beats = {slot: beat for slot in entry.slots if (beat := self.beat(slot)) is not None}
+        self._quiet = self._rest.look(entry, beats, {slot: self._heard[slot].turn for slot in beats})
 
     def beat(self, slot: Slot) -> WorkerBeat | None:
         """The newest beat of a worker that its supervisor still has."""
@@ -135,17 +129,14 @@ class Tally:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is pending or queued anywhere, and nothing was on its way between workers either.
-
-        One look at beats of different moments cannot tell the latter. So it takes two: all were idle, and then each
-        reported once more that it is, without having worked in between.
-        """
+        """Spouts are finished or paused, and all that came of them is done; see `Rest`."""
         return self._quiet
 
     def finished(self, entry: Entry) -> bool:
-        """Every spout is finished, everything is done."""
+        """Every spout is finished, everything that came of them is done."""
         beats = [self.beat(slot) for slot in entry.slots]
-        return all(beat is not None and beat.drained for beat in beats) and self._quiet
+        spouts = [count for beat in beats if beat is not None for count in beat.tasks if is_spout(entry, count)]
+        return self._quiet and all(count.finished for count in spouts)
 
     def settled(self, entry: Entry, heard_s: Mapping[str, float]) -> bool:
         """For the waits of kill and rebalance: spouts are paused, and nothing is pending on any worker.
@@ -161,8 +152,10 @@ class Tally:
             if beat is None:
                 if heard_s[slot.supervisor] < ABSENT_S:
                     return False
+            elif beat.state is WorkerState.STARTING:
+                return False
             elif beat.state is WorkerState.RUNNING and (
-                beat.version < entry.assignment.version or not beat.paused or not is_idle(beat)
+                beat.version < entry.assignment.version or not beat.paused or beat.pending
             ):
                 return False
         return True
@@ -176,7 +169,7 @@ class Tally:
         beats = tuple(beat for slot in sorted(entry.slots) if (beat := self.beat(slot)) is not None)
         newest = [heard.beat for heard in self._heard.values()]
         tasks = self._totals()
-        spouts = [count for count in tasks.values() if kind_of(entry, count.component) == "spout"]
+        spouts = [count for count in tasks.values() if is_spout(entry, count)]
         acked, failed, pending = (sum(getattr(c, name) for c in spouts) for name in ("acked", "failed", "pending"))
         counters = Counter(self._counters)
         for beat in newest:
@@ -250,14 +243,8 @@ def is_running(beat: WorkerBeat | None, number: int) -> bool:
     return beat is not None and beat.state == WorkerState.RUNNING and beat.version >= number
 
 
-def is_idle(beat: WorkerBeat) -> bool:
-    """Nothing pending and nothing queued, as far as this worker knows."""
-    return beat.pending == 0 and beat.in_flight == 0 and beat.state is WorkerState.RUNNING
-
-
-def work_done(beats: Iterable[WorkerBeat]) -> tuple[int, int]:
-    tasks = [count for beat in beats for count in beat.tasks]
-    return sum(count.emitted for count in tasks), sum(count.executed for count in tasks)
+def is_spout(entry: Entry, count: TaskCount) -> bool:
+    return kind_of(entry, count.component) == "spout"
 
 
 def kind_of(entry: Entry, component: str) -> str:

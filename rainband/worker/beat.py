@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rainband.records import EdgeCount, StreamCount, TaskCount, WorkerBeat
+from rainband.records import EdgeCount, LinkCount, StreamCount, TaskCount, WorkerBeat
 from rainband.worker.emit import ManualEmitter
 from rainband.worker.wiring import LocalTask
 
@@ -19,11 +19,11 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
     worker.life.save_positions(list(worker.wiring.tasks.values()))
     tasks = tuple(task_count(worker, made) for _, made in sorted(worker.wiring.tasks.items()))
     in_flight = sum(task.queued for task in tasks) + worker.sides.in_flight
-    links_idle = all(link.idle for link in worker.links.links()) and not worker.agenda.outboxes
+    in_flight += sum(len(target.overflow) for target in worker.agenda.overflowing.values())
+    idle = in_flight == 0 and not has_unsent(worker) and not has_unsaid(worker)
     drained = (
-        in_flight == 0
-        and links_idle
-        and not worker.agenda.overflowing
+        idle
+        and all(link.idle for link in worker.links.links())
         and worker.raised is None
         and all(made.drained for made in worker.wiring.tasks.values())
     )
@@ -44,15 +44,37 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
         uptime_s=now - worker.started,
         pending=worker.books.pending,
         in_flight=in_flight,
+        idle=idle,
         drained=drained,
         paused=not worker.life.active,
         tasks=tasks,
         streams=stream_counts(worker),
         edges=edge_counts(worker, now),
+        links=link_counts(worker),
         errors=worker.errors.take(),
         positions=dict(worker.life.reached),
         counters=counters,
     )
+
+
+def has_unsent(worker: Worker) -> bool:
+    """Whether something is still to be sent to a worker of the assignment."""
+    by_address = worker.links.by_address
+    links = [by_address[address] for address in worker.outboxes if address in by_address]
+    return bool(worker.agenda.outboxes) or any(link.queued for link in links)
+
+
+def has_unsaid(worker: Worker) -> bool:
+    """Whether a spout is still to be told of a verdict."""
+    spouts = [made.spout for made in worker.wiring.tasks.values() if made.spout is not None]
+    return any(spout.done or spout.undone for spout in spouts)
+
+
+def link_counts(worker: Worker) -> tuple[LinkCount, ...]:
+    """Of the links to the other workers of the assignment."""
+    by_address = worker.links.by_address
+    links = [by_address[address] for address in sorted(worker.outboxes) if address in by_address]
+    return tuple(LinkCount(link.address, link.peer, link.next_seq - 1, link.received) for link in links)
 
 
 def task_count(worker: Worker, made: LocalTask) -> TaskCount:

@@ -108,3 +108,47 @@ def test_secrets_reach_workers_and_lie_nowhere_else(tmp_path: Path, monkeypatch:
         assert b"simsala" not in Path(f"/proc/{nimbus}/environ").read_bytes()
         assert statistics.errors == 0
     assert not state.exists()
+
+
+TICKING = """
+from rainband import Bolt, Spout, TopologyBuilder
+
+class Few(Spout):
+    outputs = ("n",)
+    def open(self, context):
+        self.n = 0
+    def next_tuple(self):
+        self.n += 1
+        self.emit([self.n], message_id=None)
+        if self.n == 500:
+            self.finish()
+
+class Ticks(Bolt):
+    outputs = ("n",)
+    def execute(self, tup):
+        self.emit([tup["n"]])
+    def tick(self):
+        for number in range(10):
+            self.emit([number])
+
+class Sink(Bolt):
+    def execute(self, tup):
+        pass
+
+builder = TopologyBuilder("ticking", config={"topology.workers": 2, "topology.tick.tuple.freq.secs": 0.02})
+builder.set_spout("few", Few())
+builder.set_bolt("ticks", Ticks(), parallelism=2).shuffle_grouping("few")
+builder.set_bolt("sink", Sink(), parallelism=2).fields_grouping("ticks", ["n"])
+topology = builder.create_topology()
+"""
+
+
+def test_ticks_that_emit_all_the_time_keep_nothing_from_being_drained(tmp_path: Path) -> None:
+    (tmp_path / "ticking_case.py").write_text(TICKING)
+    with LocalCluster(processes=True, supervisors=2, slots=2) as cluster:
+        running = cluster.submit(load_topology(tmp_path / "ticking_case.py"))
+        statistics = running.wait_drained(timeout_s=20)
+        assert statistics.components["ticks"].executed == 500
+        assert statistics.workers_running == 2
+        running.rebalance(workers=1, wait_s=60, timeout_s=20)
+        running.kill(wait_s=60, timeout_s=20)

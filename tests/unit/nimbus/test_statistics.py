@@ -11,6 +11,7 @@ from rainband.records import (
     Assignment,
     ErrorRecord,
     Executor,
+    LinkCount,
     Placement,
     Slot,
     Statistics,
@@ -135,43 +136,80 @@ def test_running_means_having_opened_what_was_placed_there_last() -> None:
 
 
 def idle(port: int, incarnation: int, executed: int = 0, **fields: object) -> WorkerBeat:
-    return beat(ID, port, incarnation, TaskCount(port - 6699, "count", executed=executed), drained=True, **fields)  # type: ignore[arg-type]
+    """A worker with nothing to do. Give `links=` where it is joined to others."""
+    return beat(ID, port, incarnation, TaskCount(port - 6699, "count", executed=executed), **fields)  # type: ignore[arg-type]
 
 
-def test_drained_takes_two_looks_at_several_workers() -> None:
+def link(port: int, peer: int, sent: int, received: int) -> tuple[LinkCount, ...]:
+    return (LinkCount(f"127.0.0.1:{port}", peer, sent, received),)
+
+
+def test_drained_when_all_that_was_sent_was_received() -> None:
     tally = Tally()
     at = entry(ONE, TWO)
-    tally.hear(ONE, idle(6700, 1))
-    tally.hear(TWO, idle(6701, 2))
+    tally.hear(ONE, idle(6700, 1, links=link(6701, 2, 3, 1)))
     assert not total(tally, at).drained
-    tally.hear(ONE, idle(6700, 1))
-    assert not total(tally, at).drained
-    tally.hear(TWO, idle(6701, 2))
+    tally.hear(TWO, idle(6701, 2, links=link(6700, 1, 1, 2)))
+    assert not total(tally, at).drained  # one frame is under way
+    tally.hear(TWO, idle(6701, 2, links=link(6700, 1, 1, 3)))
     assert total(tally, at).drained
+    tally.hear(TWO, idle(6701, 2, idle=False, links=link(6700, 1, 1, 3)))
+    assert not total(tally, at).drained
+
+
+def test_frames_of_another_process_do_not_count() -> None:
+    tally = Tally()
+    at = entry(ONE, TWO)
+    tally.hear(ONE, idle(6700, 1, links=link(6701, 9, 3, 0)))
+    tally.hear(TWO, idle(6701, 2, links=link(6700, 1, 0, 3)))
+    assert not total(tally, at).drained
+    tally.hear(ONE, idle(6700, 1, links=link(6701, 2, 0, 0)))
+    tally.hear(TWO, idle(6701, 2, links=link(6700, 1, 0, 0)))
+    assert total(tally, at).drained
+
+
+def test_ticks_that_always_have_something_under_way_do_not_matter_after_as_many_rounds_as_levels() -> None:
+    """Worker 1 sends a tuple each time before it reports, so one is always missing at worker 2."""
+    tally = Tally()
+    at = entry(ONE, TWO)
+    levels = at.plan.levels
+    rounds = 0
+    while not total(tally, at).drained:
+        rounds += 1
+        assert rounds <= levels
+        tally.hear(ONE, idle(6700, 1, links=link(6701, 2, 10 + rounds, 0)))
+        tally.hear(TWO, idle(6701, 2, links=link(6700, 1, 0, 9 + rounds)))
+    assert rounds == levels
+
+
+def test_a_worker_that_does_not_receive_what_was_sent_holds_the_rounds_up() -> None:
+    tally = Tally()
+    at = entry(ONE, TWO)
+    for number in range(10):
+        tally.hear(ONE, idle(6700, 1, links=link(6701, 2, 10 + number, 0)))
+        tally.hear(TWO, idle(6701, 2, links=link(6700, 1, 0, 9)))
+        assert not total(tally, at).drained
 
 
 def test_a_repeated_beat_is_no_second_look() -> None:
     tally = Tally()
     at = entry(ONE, TWO)
-    for said in 2 * [idle(6700, 1)], 2 * [idle(6701, 2)]:
-        for repeated in said:
-            tally.hear(ONE if repeated.port == 6700 else TWO, repeated)
-    assert not total(tally, at).drained
+    one = idle(6700, 1, links=link(6701, 2, 10, 0))
+    two = idle(6701, 2, links=link(6700, 1, 0, 12))
+    for _ in range(10):
+        tally.hear(ONE, one)
+        tally.hear(TWO, two)
+        assert not total(tally, at).drained
 
 
-def test_work_between_two_looks_begins_them_anew() -> None:
-    """A tuple was on its way between two workers that both looked idle."""
+def test_a_spout_that_goes_on_ends_the_rounds() -> None:
     tally = Tally()
     at = entry(ONE, TWO)
-    for executed in (0, 1):
-        tally.hear(ONE, idle(6700, 1))
-        tally.hear(TWO, idle(6701, 2, executed))
+    for number in range(10):
+        lines = TaskCount(5, "lines", finished=number % 2 == 0)
+        tally.hear(ONE, beat(ID, 6700, 1, lines, idle=True, links=link(6701, 2, 10 + number, 0)))
+        tally.hear(TWO, idle(6701, 2, links=link(6700, 1, 0, 9 + number)))
         assert not total(tally, at).drained
-    tally.hear(ONE, idle(6700, 1))
-    tally.hear(TWO, idle(6701, 2, 1))
-    assert total(tally, at).drained
-    tally.hear(TWO, idle(6701, 2, 1, in_flight=3))
-    assert not total(tally, at).drained
 
 
 def test_one_worker_knows_by_itself() -> None:
@@ -181,6 +219,16 @@ def test_one_worker_knows_by_itself() -> None:
     assert not total(tally, entry(ONE, TWO)).drained
     tally.hear(ONE, idle(6700, 1, state=WorkerState.CRASHED))
     assert not total(tally, entry(ONE)).drained
+
+
+def test_a_paused_topology_is_quiet_but_not_drained() -> None:
+    tally = Tally()
+    tally.hear(ONE, beat(ID, 6700, 1, spout(3), idle=True, paused=True))
+    assert not total(tally, entry(ONE)).drained
+    assert tally.quiet
+    tally.hear(ONE, beat(ID, 6700, 1, spout(3), idle=True))
+    assert not total(tally, entry(ONE)).drained
+    assert not tally.quiet
 
 
 def test_nothing_is_drained_without_workers() -> None:
@@ -199,7 +247,8 @@ def test_a_wait_is_over_when_every_worker_paused_and_has_nothing_pending() -> No
         ([idle(6700, 1, **paused), idle(6701, 2, version=2)], heard, False),
         ([idle(6700, 1, **paused), idle(6701, 2, pending=1, **paused)], heard, False),
         ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.CRASHED)], heard, True),
-        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.STARTING)], heard, True),
+        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.STARTING)], heard, False),
+        ([idle(6700, 1, **paused), idle(6701, 2, state=WorkerState.STARTING, **paused)], heard, False),
         ([idle(6700, 1, **paused)], heard, False),
         ([idle(6700, 1, **paused)], {"a": 3.0}, True),
         ([], {"a": 2.9}, False),

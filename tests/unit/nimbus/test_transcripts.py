@@ -102,7 +102,7 @@ class Story:
         workers = tuple(
             WorkerBeat(
                 topology_id, slot.port, 100 + slot.port, 1, assignment.version, WorkerState.RUNNING,
-                uptime_s=now, pending=pending, paused=assignment.status != Status.ACTIVE,
+                uptime_s=now, pending=pending, idle=not pending, paused=assignment.status != Status.ACTIVE,
             )
             for topology_id, assignment in sorted(known.items())
             for slot in assignment.slots()
