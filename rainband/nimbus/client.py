@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rainband.errors import RainbandError, StoreError
+from rainband.errors import NotCopied, RainbandError, StoreError
 from rainband.messaging.rpc import TIMEOUT_S, RpcClient
 from rainband.nimbus.running import Control, Running
 from rainband.records import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Control", "Running", "submit"]
 
 PIECE_BYTES = 1 << 20
+SUBMIT_TRIES = 4
 R = TypeVar("R", bound=Response)
 
 
@@ -108,13 +110,20 @@ def submit(
     project: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Done:
-    """Pack, upload what is not there yet, submit."""
+    """Pack, upload what is not there yet, submit.
+
+    Nimbus waits for some seconds until the code is on a second one; one that has just died makes us try again.
+    """
     from rainband.topology.bundle import pack
 
     plan, bundle = pack(topology, Path(project) if project is not None else topology.project)
     if not uploaded(control, plan.bundle):
         upload(control, plan.bundle, bundle, progress)
-    return expect(control.call(Submit(topology.name, plan.encode(), active=active)), Done)
+    request = Submit(topology.name, plan.encode(), active=active)
+    for _ in range(SUBMIT_TRIES - 1):
+        with contextlib.suppress(NotCopied):
+            return expect(control.call(request), Done)
+    return expect(control.call(request), Done)
 
 
 def uploaded(control: Control, digest: str) -> bool:

@@ -32,7 +32,7 @@ UPKEEP_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """`address` has the bundle too; '' when none of the others could be reached."""
+    """`address` has the bundle too; '' when none of the others takes it."""
 
     digest: str
     address: str

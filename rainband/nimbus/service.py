@@ -13,9 +13,9 @@ from functools import partial
 from rainband.clock import Clock, SystemClock
 from rainband.cluster.election import Standing
 from rainband.config import Config
-from rainband.errors import ClusterUnavailable, InvalidTopology, RainbandError, StoreError
+from rainband.errors import ClusterUnavailable, InvalidTopology, NotCopied, RainbandError, StoreError
 from rainband.messaging.keys import cluster_keys
-from rainband.messaging.rpc import RpcServer
+from rainband.messaging.rpc import RpcServer, record_of
 from rainband.nimbus.copies import PIECE_BYTES, Copied, Copies, Fetched, Named
 from rainband.nimbus.core import Nimbus
 from rainband.nimbus.shelf import Shelf
@@ -27,6 +27,7 @@ log = logging.getLogger("rainband.nimbus")
 
 STILL_S = 5.0
 COPY_S = 3.0
+COPY_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Service:
         self._shelf = Shelf(opened.blobs, config["nimbus.upload.expiry.secs"], clock.now())
         self._peers: dict[str, bytes] = {}
         self._held: list[Held] = []
-        self._copied: dict[str, str] = {}
+        self._copy_at: dict[str, float] = {}
         self._stopping = threading.Event()
         self._troubles: dict[str, str] = {}
         self._copies: Copies | None = None
@@ -140,7 +141,8 @@ class Service:
         wait_s: float = self.config["nimbus.monitor.freq.secs"]
         if self._nimbus is not None and not self._nimbus.troubles:  # what could not be written is not tried in a hurry
             wait_s = min(wait_s, self._nimbus.next_deadline() - now)
-        return max(0.0, min([wait_s, *(held.until - now for held in self._held)]))
+        due = [*(held.until for held in self._held), *self._copy_at.values()]
+        return max(0.0, min([wait_s, *(at - now for at in due)]))
 
     def stop(self) -> None:
         """End `serve`; from any thread or signal handler."""
@@ -189,7 +191,7 @@ class Service:
         log.warning("stale leader: epoch %d is over: %s", self.nimbus.epoch, reason)
         self._nimbus = None
         self._peers.clear()
-        self._copied.clear()
+        self._copy_at.clear()
         held, self._held = self._held, []
         for one in held:
             self._server.reply(one.peer, one.request_id, self._not_leader())
@@ -236,14 +238,13 @@ class Service:
 
     def _must_wait(self, peer: bytes, request_id: int, request: Submit) -> bool:
         """Whether the bundle has to get to a second Nimbus first. If so the submit is held until it is there."""
-        if self._copies is None or self._nimbus is None:
+        if self._copies is None or self._nimbus is None or not self._others():
             return False
-        others = self._others()
         try:
             digest = Plan.decode(request.plan).bundle
         except InvalidTopology:
             return False
-        if not others or not self._shelf.has(digest) or self._copied.get(digest) in others:
+        if not self._shelf.has(digest):
             return False
         if not any(held.digest == digest for held in self._held):
             self._copies.push(digest)
@@ -254,20 +255,29 @@ class Service:
         now = self.clock.now()
         for news in self._copies.take() if self._copies is not None else ():
             match news:
-                case Copied(digest, address):
-                    self._copied[digest] = address
-                    if not address:
-                        log.warning("bundle %s is here only: no other Nimbus answers", digest[:12])
+                case Copied(digest, ""):
+                    self._copy_at[digest] = now + COPY_AGAIN_S
+                case Copied(digest):
                     self._release([held for held in self._held if held.digest == digest])
                 case Fetched(digest, data):
                     self._store_fetched(digest, data, now)
                 case Named(digests) if self._nimbus is None:
                     self._shelf.clean(digests, now)
+        self._tend_held(now)
+
+    def _tend_held(self, now: float) -> None:
+        """Try again what nobody took; answer those that waited too long, or need not wait any more."""
+        others = self._others()
+        if not others:
+            self._release(list(self._held))
         for late in [held for held in self._held if now >= held.until]:
             self._held.remove(late)
-            fix = "Submit it again in a moment"
-            failure = Failure("unavailable", "the bundle is still on its way to a second Nimbus", fix)
-            self._server.reply(late.peer, late.request_id, failure)
+            self._server.reply(late.peer, late.request_id, record_of(not_copied(late.digest, others)))
+        waiting = {held.digest for held in self._held}
+        for digest in [digest for digest, at in self._copy_at.items() if now >= at or digest not in waiting]:
+            del self._copy_at[digest]
+            if digest in waiting and self._copies is not None:
+                self._copies.push(digest)
 
     def _release(self, ready: list[Held]) -> None:
         self._held = [held for held in self._held if held not in ready]
@@ -301,6 +311,14 @@ class Service:
         peer = self._peers.get(supervisor)
         if peer is not None and not self._server.push(peer, progress):
             del self._peers[supervisor]
+
+
+def not_copied(digest: str, others: Sequence[str]) -> NotCopied:
+    """The refusal of a topology whose code the loss of one machine would lose."""
+    return NotCopied(
+        f"the bundle {digest[:12]} is on this Nimbus only: none of the others takes a copy ({', '.join(others)})",
+        "Submit again in a moment: a Nimbus that died is forgotten after nimbus.zookeeper.session.secs",
+    )
 
 
 @contextmanager

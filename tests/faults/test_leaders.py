@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from kit.nimbuses import Nimbuses
 from kit.zookeeper import Ensemble
 from rainband.errors import ClusterUnavailable
 from rainband.nimbus.client import Client
+from rainband.topology.plan import Plan
 
 zookeeper.require()
 pytestmark = pytest.mark.faults
 
 STANDSTILL_S = 2.0
 SESSION_S = 4.0
+LEASE_S = float(SHORT["nimbus.supervisor.timeout.secs"])
 AWAY_S = 1.0
 HEALED_S = 10.0
 
@@ -27,7 +30,7 @@ class Shared(Arena):
     """An arena whose Nimbuses are several."""
 
     def __init__(self, directory: Path, nimbuses: Nimbuses) -> None:
-        super().__init__(directory, slots=4, settings={**SHORT, "nimbus.seeds": nimbuses.seeds})
+        super().__init__(directory, supervisors=2, slots=4, settings={**SHORT, "nimbus.seeds": nimbuses.seeds})
         self.nimbuses = nimbuses
 
     @property
@@ -88,13 +91,13 @@ def test_f12_killed_and_stopped_leader(case: Case, cluster: Shared) -> None:
     at = nimbuses.kill(first)
     second = nimbuses.leader(but=first)
     assert now() - at <= SESSION_S + 2.0
-    cluster.wait_supervisors(1)
+    cluster.wait_supervisors(2)
     nimbuses.start(first)
     nimbuses.wait_members(2)
     at = nimbuses.terminate(second)
     nimbuses.leader(but=second)
     assert now() - at <= 1.5
-    cluster.wait_supervisors(1)
+    cluster.wait_supervisors(2)
     nimbuses.start(second)
     case.wait_flowing()
     calm.check()
@@ -132,9 +135,64 @@ def test_f17_all_of_zookeeper_away(case: Case, cluster: Shared, ensemble: Ensemb
     ensemble.start()
     at = now()
     cluster.nimbuses.leader()
-    cluster.wait_supervisors(1)
+    cluster.wait_supervisors(2)
     print(f"healed within {now() - at:.2f} s")
     assert now() - at <= HEALED_S
+    calm.check()
+
+
+def test_f13_leader_stands_still_past_its_session(case: Case, cluster: Shared) -> None:
+    """Supervisors leave it for the next leader before their own short lease is over: nothing moves."""
+    nimbuses, calm = cluster.nimbuses, Calm(case)
+    first = nimbuses.leader()
+    nimbuses.stop(first)
+    try:
+        second = nimbuses.leader(but=first)
+        at = now()
+        cluster.wait_supervisors(2)
+        wait(lambda: now() >= at + 1.5 * LEASE_S, 2 * LEASE_S)
+        assert cluster.alive_supervisors() == 2
+        case.wait_flowing()
+    finally:
+        nimbuses.go_on(first)
+    nimbuses.wait_members(2)
+    assert nimbuses.leader() == second
+    assert "stale leader" in nimbuses.log(first)
+    calm.check()
+
+
+def test_f18_every_session_expires_once(case: Case, cluster: Shared) -> None:
+    """A new session stands for election anew, with everything there is to know read again."""
+    calm = Calm(case)
+    first = cluster.nimbuses.leader()
+    at = now()
+    for number in (first, 1 - first):
+        cluster.nimbuses.stop(number)
+        cluster.nimbuses.leader(but=number)
+        cluster.nimbuses.go_on(number)
+        cluster.nimbuses.wait_members(2)
+    print(f"both sessions expired and were replaced within {now() - at:.1f} s")
+    cluster.wait_supervisors(2)
+    case.running.deactivate()
+    case.running.activate()
+    case.wait_flowing()
+    calm.check()
+
+
+def test_bundles_that_every_nimbus_lost_come_back_from_a_supervisor(case: Case, cluster: Shared) -> None:
+    calm, nimbuses = Calm(case), cluster.nimbuses
+    bundle = Plan.decode(case.running.summary().plan).bundle
+    stored = [nimbuses.directory / str(number) / "nimbus" / "blobs" / bundle for number in (0, 1)]
+    for number, path in enumerate(stored):
+        nimbuses.kill(number)
+        path.unlink()
+        nimbuses.start(number)
+    nimbuses.leader()
+    cluster.wait_supervisors(2)
+    wait(lambda: all(path.is_file() for path in stored), 40.0, nimbuses.logs)
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == bundle for path in stored)
+    sent = [line for name in cluster.names[1:] for line in cluster.logged(name, "sent bundle", bundle[:12])]
+    assert sent
     calm.check()
 
 
@@ -145,10 +203,11 @@ def test_f56_every_daemon_restarted_in_turn(case: Case, cluster: Shared) -> None
         cluster.nimbuses.start(number)
         cluster.nimbuses.wait_members(2)
         case.wait_flowing(100)
-    assert cluster.terminate("supervisor-1") == 0
-    cluster.start("supervisor-1")
-    cluster.wait_supervisors(1)
-    case.wait_flowing()
+    for name in cluster.names[1:]:
+        assert cluster.terminate(name) == 0
+        cluster.start(name)
+        cluster.wait_supervisors(2)
+        case.wait_flowing(100)
     calm.check()
 
 
