@@ -35,6 +35,14 @@ SUMS = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The last beat of a slot that was given up, whose process may still go on, and the restarts counted for it."""
+
+    beat: WorkerBeat
+    restarts: int
+
+
 @dataclass(slots=True)
 class Heard:
     """The newest beat of a slot. `present`: the supervisor's last heartbeat had it. `turn` grows with each beat."""
@@ -50,6 +58,7 @@ class Tally:
     def __init__(self) -> None:
         self._heard: dict[Slot, Heard] = {}
         self._retired: dict[Slot, int] = {}
+        self._left: dict[Slot, Left] = {}
         self._tasks: dict[int, TaskCount] = {}
         self._counters: Counter[str] = Counter()
         self._restarts = 0
@@ -63,8 +72,11 @@ class Tally:
 
     def hear(self, slot: Slot, beat: WorkerBeat) -> None:
         """A beat from a slot of the assignment."""
+        left = self._left.pop(slot, None)
         if self._retired.get(slot) == beat.incarnation:
-            return
+            if left is None:
+                return
+            self._take_back(slot, left, beat)
         last = self._heard.get(slot)
         if last is not None and last.beat == beat:
             last.present = True  # the supervisor repeats what it last heard: no new look
@@ -91,9 +103,11 @@ class Tally:
                 self._heard[slot].present = False
 
     def keep_only(self, slots: Set[Slot]) -> None:
-        """The workers of all other slots are gone for good; their sums stay."""
+        """The workers of all other slots are gone; their sums stay."""
         for slot in self._heard.keys() - slots:
-            self._restarts += self._restarts_of(slot)
+            restarts = self._restarts_of(slot)
+            self._left[slot] = Left(self._heard[slot].beat, restarts)
+            self._restarts += restarts
             del self._replaced[slot]
             self._fold(slot)
 
@@ -216,6 +230,19 @@ class Tally:
         self._fold_tasks(last.beat.tasks)
         if len(self._counters) < COUNTERS_MAX:
             self._counters.update(last.beat.counters)
+
+    def _take_back(self, slot: Slot, left: Left, beat: WorkerBeat) -> None:
+        """The slot came back before its process heard that it was given up: what was folded is in `beat` again."""
+        del self._retired[slot]
+        self._restarts -= left.restarts
+        self._counters.subtract({name: n for name, n in left.beat.counters.items() if name in self._counters})
+        told = {count.task: count for count in beat.tasks}
+        for count in left.beat.tasks:
+            now = told.get(count.task)
+            if now is not None and all(getattr(now, name) >= getattr(count, name) for name in SUMS):
+                folded = self._tasks[count.task]
+                rest = {name: getattr(folded, name) - getattr(count, name) for name in SUMS}
+                self._tasks[count.task] = msgspec.structs.replace(folded, **rest)
 
     def _fold_tasks(self, counts: Iterable[TaskCount]) -> None:
         for count in counts:

@@ -124,6 +124,18 @@ def test_sums_of_slots_and_tasks_that_were_left_stay() -> None:
     assert len(found.workers) == 1
 
 
+def test_a_process_whose_slot_was_given_up_and_came_back_counts_again_and_once() -> None:
+    tally = Tally()
+    tally.hear(ONE, beat(ID, 6700, 1, spout(acked=3)))
+    tally.hear(TWO, beat(ID, 6701, 2, spout(acked=4), counters={"passes": 5}))
+    tally.keep_only({ONE})
+    tally.hear(TWO, beat(ID, 6701, 2, spout(acked=6), counters={"passes": 9}, version=3))
+    found = total(tally, entry(ONE, TWO))
+    assert (found.acked, found.counters["passes"]) == (9, 9)
+    tally.hear(ONE, beat(ID, 6700, 1, spout(acked=3), version=3))
+    assert tally.moved(entry(ONE, TWO, version=3))
+
+
 def test_running_means_having_opened_what_was_placed_there_last() -> None:
     tally = Tally()
     at = entry(ONE, TWO, version=3)
