@@ -1,122 +1,223 @@
-"""Nimbus processes over a disk that forgets what was not synced, and the client with its wishes."""
+"""Nimbus processes: the real Service, whose sockets, threads and clock are the simulation's.
+
+Alone on a disk of its own, or one of several over an Ensemble with elections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
 
-from rainband.cluster.blobs import MemoryBlobs
-from rainband.cluster.store import Change, Put, State, check_changes, stale
-from rainband.errors import StoreError
-from rainband.nimbus.core import Nimbus
-from rainband.records import Activate, Done, Failure, Heartbeat, Kill, Progress, Request, Response, Submit
+from rainband.cluster.election import Alone
+from rainband.config import Config
+from rainband.errors import ClusterUnavailable, RainbandError
+from rainband.messaging.rpc import failure
+from rainband.nimbus.copies import UPKEEP_S, Copied, Copies
+from rainband.nimbus.service import Service
+from rainband.nimbus.state import Opened
+from rainband.records import Failure, Heartbeat, Progress, Request, Response
+from simulation.disks import Crash, SimBlobs, SimStore
+from simulation.ensemble import ActorClock, Line, SharedStore
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 MONITOR_S = 1.0
-STILL_S = 5.0
-ADDRESS = "nimbus"
+EXPIRY_S = 8.0
 Answer = Callable[[Response | None], None]
 
 
-class Crash(BaseException):
-    """The process dies in the middle of a write."""
+class SimServer:
+    """What the Service takes for its RpcServer. A peer is the name of who asked, a request id finds the way back."""
 
-
-class Disk:
-    """`values` as programs see them, `durable` as they are after a crash of the machine's one user of them."""
-
-    def __init__(self, cluster_id: str) -> None:
-        self.cluster_id = cluster_id
-        self.values: dict[str, bytes] = {}
-        self.durable: dict[str, bytes] = {}
-        self.epoch = 0
-        self.version = 0
-        self.full = False
-
-    def sync(self) -> None:
-        self.durable = dict(self.values)
-
-    def crash(self) -> None:
-        self.values = dict(self.durable)
-
-
-class SimStore:
-    """A Store on a Disk: each write is one transaction, synced before it returns."""
-
-    def __init__(self, process: NimbusProcess, disk: Disk) -> None:
+    def __init__(self, process: NimbusProcess) -> None:
         self.process = process
-        self.disk = disk
-        self.cluster_id = disk.cluster_id
+        self.address = process.address
+        self.answers: dict[int, Answer] = {}
 
-    def lead(self) -> int:
-        self.disk.epoch += 1
-        return self.disk.epoch
+    def reply(self, peer: bytes, request_id: int, response: Response) -> bool:
+        process = self.process
+        if isinstance(response, Failure) and response.code == "error":
+            process.world.wrong("X0", f"nimbus {process.number}: {response.message}")
+        process.world.after(process.clock.spent_s, self.answers.pop(request_id), response)
+        return True
 
-    def read_all(self) -> State:
-        disk = self.disk
-        return State(disk.cluster_id, disk.epoch, disk.version, dict(disk.values))
+    def push(self, peer: bytes, progress: Progress) -> bool:
+        self.process.world.push(self.process.address, peer.decode(), progress)
+        return True
 
-    def write(self, epoch: int, changes: Sequence[Change]) -> None:
-        checked = check_changes(changes)
-        disk = self.disk
-        self.check_epoch(epoch)
-        if disk.full:
-            raise StoreError("no space left", "Make some")
-        if self.process.dies == "before":
-            raise Crash
-        before = dict(disk.values)
-        for change in checked:
-            if isinstance(change, Put):
-                disk.values[change.key] = bytes(change.value)
-            else:
-                disk.values.pop(change.key, None)
-        disk.version += 1
-        self.commit()
-        self.process.world.laws.written(self.process, epoch, before, dict(disk.values))
-        if self.process.dies == "after":
-            raise Crash
-
-    def check_epoch(self, epoch: int) -> None:
-        if epoch == 0 or epoch != self.disk.epoch:
-            raise stale(epoch, self.disk.epoch)
-
-    def commit(self) -> None:
-        self.disk.sync()
+    def wake(self) -> None:
+        self.process.wake()
 
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-class NimbusProcess:
-    """A Nimbus and its shell. `heard` is when which supervisor was heard, for the laws."""
+class Peer:
+    """The line of one Nimbus's copies to another Nimbus, which answers while the caller waits."""
 
-    def __init__(self, world: World, number: int, offset: float) -> None:
+    def __init__(self, process: NimbusProcess, address: str) -> None:
+        self.process = process
+        self.address = address
+
+    def call(self, request: Request) -> Response:
+        world = self.process.world
+        other = next((p for p in world.living_nimbuses() if p.address == self.address and not p.stopped), None)
+        wires = world.wires
+        if other is None or not wires.passes(self.process.address, self.address):
+            raise ClusterUnavailable(f"{self.address} does not answer")
+        response = other.service.answer_peer(request)
+        if not wires.passes(self.address, self.process.address):
+            raise ClusterUnavailable(f"{self.address} does not answer")
+        if isinstance(response, Failure):
+            raise failure(response)
+        return response
+
+
+class SimCopies(Copies):
+    """The real pushing and fetching of bundles, without the thread."""
+
+    def __init__(self, process: NimbusProcess, others: Any, wake: Callable[[], None]) -> None:
+        self.process = process
+        self._store = process.store
+        self._blobs = process.blobs
+        self._others = others
+        self._wake = wake
+        self._found: list[Any] = []
+        self.looks = 0
+        self.look(0)
+
+    def _tell(self, news: Any) -> None:
+        self._found.append(news)
+        self._wake()
+
+    def take(self) -> list[Any]:
+        found, self._found = self._found, []
+        return found
+
+    def push(self, digest: str) -> None:
+        self.process.world.after(0.05, self.copy, digest)
+
+    def copy(self, digest: str) -> None:
+        if self.process.alive and not self.process.stopped:
+            self._tell(Copied(digest, self._push(digest)))
+
+    def upkeep(self) -> None:
+        self.looks += 1
+        self.process.world.after(0.01, self.look, self.looks)
+
+    def look(self, number: int) -> None:
+        process = self.process
+        if process.alive and number == self.looks:
+            self.looks += 1
+            process.world.after(UPKEEP_S, self.look, self.looks)
+            store = process.store
+            if not process.stopped and isinstance(store, SharedStore):
+                clock = ActorClock(process)
+                with contextlib.suppress(RainbandError), store.lent_to(store.keeper_for(clock)):
+                    self._look()
+
+    @contextlib.contextmanager
+    def _connected(self, address: str) -> Iterator[Any]:
+        yield Peer(self.process, address)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class SimService(Service):
+    """The real one, put together of other parts."""
+
+    def __init__(self, process: NimbusProcess, config: Config, opened: Opened, server: SimServer) -> None:
+        self.process = process
+        self._assemble(config, process.clock, opened, cast(Any, server), self._copies_of)
+
+    def _copies_of(self, others: Any, wake: Callable[[], None]) -> Copies:
+        return SimCopies(self.process, others, wake)
+
+    def wait_s(self) -> float:
+        return max(0.01, min(MONITOR_S, self._wait_s(self.clock.now())))
+
+    def answer_peer(self, request: Request) -> Response:
+        return self._answer(request, b"")
+
+    def _begin(self, now: float) -> None:
+        self.process.begins()
+        super()._begin(now)
+        if self._nimbus is not None:
+            self.process.leads(self._nimbus.epoch)
+
+    def _answer(self, request: Request, peer: bytes) -> Response:
+        if isinstance(request, Heartbeat) and self.leads:
+            self.process.hears(request)
+        return super()._answer(request, peer)
+
+
+class NimbusProcess:
+    """A Nimbus and its shell. `heard` is when which supervisor was heard by it as a leader, for the laws."""
+
+    def __init__(self, world: World, number: int, machine: int) -> None:
         self.world = world
         self.number = number
-        self.offset = offset
+        self.machine = machine
+        self.address = f"n{machine}"
+        self.offset = world.offsets[0] + 1000.0 * machine
+        self.rate = world.rates[machine]
         self.alive = True
         self.stopped = False
         self.dies = ""
-        self.inbox: list[tuple[Request, Answer]] = []
+        self.inbox: list[tuple[bytes, int, Request]] = []
+        self.requests = 0
         self.heard: dict[str, float] = {}
         self.ports: dict[str, tuple[int, ...]] = {}
         self.paused_s = 0.0
-        self.started = world.time
-        self.last = self.now()
+        self.started = self.born = world.time
         self.token = 0
-        settings = {"nimbus.supervisor.timeout.secs": world.options.lease_s, "nimbus.task.launch.secs": 600}
-        self.nimbus = Nimbus(SimStore(self, world.disk), MemoryBlobs(), settings, self.now(), require_bundle=False)
+        self.clock = ActorClock(self)
+        self.last = self.clock.now()
+        self.wait_s = 0.0
+        self.blobs: SimBlobs = world.blobs[machine]
+        self.line: Line | None = None
+        self.server = SimServer(self)
+        self.service = self._make()
+        self.clock.end()
         self._plan()
 
-    def now(self) -> float:
-        return self.world.time + self.offset
+    def _make(self) -> SimService:
+        options = self.world.options
+        settings = {
+            "nimbus.supervisor.timeout.secs": options.lease_s,
+            "nimbus.task.launch.secs": 600,
+            "nimbus.upload.expiry.secs": EXPIRY_S,
+            "nimbus.monitor.freq.secs": MONITOR_S,
+        }
+        election: Any = Alone()
+        self.store: Any = SimStore(self, self.world.disk)
+        if self.world.ensemble is not None:
+            self.line = Line(self, self.world.ensemble)
+            self.store = election = SharedStore(self, self.line)
+            self.line.beat()
+        opened = Opened(self.store, self.blobs, election, shared=self.line is not None)
+        return SimService(self, Config.layer(settings), opened, self.server)
+
+    # Time
+
+    def local(self, at: float) -> float:
+        """What the clock of this machine shows at the true time `at`."""
+        return self.offset + at * self.rate
 
     def _plan(self) -> None:
+        self.wait_s = self.service.wait_s()
+        self._wake_at(self.clock.busy_until + self.wait_s / self.rate)
+
+    def _wake_at(self, at: float) -> None:
         self.token += 1
-        at = min(self.now() + MONITOR_S, max(self.nimbus.next_deadline(), self.now() + 0.01)) - self.offset
-        self.world.at(at, self._due, self.token)
+        self.world.at(max(at, self.world.time, self.clock.busy_until), self._due, self.token)
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake_at(self.world.time)
 
     def _due(self, token: int) -> None:
         if self.alive and not self.stopped and token == self.token:
@@ -125,85 +226,70 @@ class NimbusProcess:
     def set_stopped(self, stopped: bool) -> None:
         self.stopped = stopped
         if not stopped and self.alive:
-            self.turn()
+            self.wake()
+            if isinstance(self.store, SharedStore):
+                self.store.ring()
 
-    def arrive(self, request: Request, answer: Answer) -> None:
+    def arrive(self, source: str, request: Request, answer: Answer) -> None:
         if self.alive:
-            self.inbox.append((request, answer))
-            if not self.stopped:
-                self.turn()
+            self.requests += 1
+            self.server.answers[self.requests] = answer
+            self.inbox.append((source.encode(), self.requests, request))
+            self.wake()
 
     def turn(self) -> None:
-        """One round of the service: requests, then what time brings."""
-        now = self.now()
-        if now - self.last > MONITOR_S + STILL_S:
-            self.paused_s += now - self.last
-            self.nimbus.paused(now - self.last)
-        self.last = now
+        """One round of the service."""
+        self.clock.begin()
+        now = self.clock.now()
         inbox, self.inbox = self.inbox, []
+        late_s = now - self.last - self.wait_s
+        self.paused_s += late_s if late_s > MONITOR_S else 0.0
+        self.last = now
         try:
-            for request, answer in inbox:
-                if isinstance(request, Heartbeat):
-                    self.heard[request.supervisor] = self.world.time
-                    self.ports[request.supervisor] = request.ports
-                answer(self.nimbus.handle(request, now, self.world.time))
-            for supervisor in self.nimbus.tick(now):
-                self.world.push(supervisor, Progress())
+            self.service.turn(inbox, now, late_s)
         except Crash:
             self.kill()
             return
+        self.clock.end()
+        if self.line is not None:
+            self.world.laws.believers()
         self._plan()
+
+    # What it is for the laws
+
+    def begins(self) -> None:
+        """It takes the lead: nobody was heard yet."""
+        self.started = self.world.time
+        self.heard.clear()
+        self.ports.clear()
+        self.paused_s = 0.0
+
+    def leads(self, epoch: int) -> None:
+        self.world.note(f"nimbus {self.number} leads with epoch {epoch}")
+
+    def hears(self, beat: Heartbeat) -> None:
+        self.heard[beat.supervisor] = self.world.time
+        self.ports[beat.supervisor] = beat.ports
+
+    def believes(self) -> bool:
+        """Whether it would act as the leader if it ran now."""
+        store = self.store
+        return isinstance(store, SharedStore) and store.standing(self.local(self.world.time)).leads
+
+    # The end
+
+    def close(self) -> None:
+        """It is told to end, and makes way."""
+        if self.alive:
+            self.service.close()
+            self.kill()
 
     def kill(self) -> None:
         if self.alive:
             self.alive = False
-            if not any(other.alive for other in self.world.nimbuses):
+            self.blobs.crash()
+            if self.line is not None:
+                self.line.ensemble.left(self.line.session)
+            if self.line is None and not any(other.alive for other in self.world.nimbuses):
                 self.world.disk.crash()
             self.world.note(f"nimbus {self.number} dies")
-
-
-class Client:
-    """Keeps asking until what it wants of each topology is done."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.queue: dict[str, list[Request]] = {}
-        self.busy: set[str] = set()
-        self.refused = 0
-
-    def want(self, name: str, *requests: Request, lane: str = "") -> None:
-        """Ask one after the other; lanes of one topology race each other."""
-        self.queue.setdefault(name + lane, []).extend(requests)
-        self._next(name + lane)
-
-    @property
-    def idle(self) -> bool:
-        return not any(self.queue.values())
-
-    def _next(self, name: str) -> None:
-        waiting = self.queue.get(name)
-        if waiting and name not in self.busy:
-            self.busy.add(name)
-            request = waiting[0]
-            self.world.ask("client", request, lambda reply: self._answered(name, request, reply), 4.0)
-
-    def _answered(self, name: str, request: Request, reply: Response | None) -> None:
-        waiting = self.queue[name]
-        done = isinstance(reply, Done)
-        if isinstance(reply, Failure):
-            self.refused += 1
-            if isinstance(request, Submit):
-                done = reply.code == "topology_exists" and self.world.is_submitted(request.name)
-            else:
-                done = not isinstance(request, (Activate, Kill)) or reply.code == "topology_not_found"
-            self.world.note(f"refused {type(request).__name__} {name} {reply.code}")
-        if done:
-            waiting.pop(0)
-            self.world.note(f"done {type(request).__name__} {name}")
-            self.world.after(0.001, self._again, name)
-        else:
-            self.world.after(0.5, self._again, name)
-
-    def _again(self, name: str) -> None:
-        self.busy.discard(name)
-        self._next(name)

@@ -147,12 +147,12 @@ class Desk:
             execute(tup)
         except BaseException:
             if not manual:
-                self.oracle.ends(emission, task, False)
+                self.oracle.ends(emission, task, False, self.now())
             raise
         finally:
             self.anchors = ()
         if not manual:
-            self.oracle.ends(emission, task, True)
+            self.oracle.ends(emission, task, True, self.now())
 
     def execute_batch(self, task: int, tups: Sequence[Tuple], execute: Callable[..., Any]) -> None:
         emissions = [self.begin(task, tup) for tup in tups]
@@ -164,7 +164,7 @@ class Desk:
             self.anchors = ()
         for emission in emissions:
             if emission is not None:
-                self.oracle.ends(emission, task, True)
+                self.oracle.ends(emission, task, True, self.now())
 
     def begin(self, task: int, tup: Tuple) -> Emission | None:
         if task in self.closed:
@@ -224,7 +224,7 @@ class Desk:
         call = getattr(instance, name)
 
         def settle(tup: Tuple) -> None:
-            self.oracle.ends(self.oracle.emissions[tup[1]], task, done)
+            self.oracle.ends(self.oracle.emissions[tup[1]], task, done, self.now())
             call(tup)
 
         instance.__dict__[name] = settle

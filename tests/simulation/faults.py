@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from rainband.records import Activate, Deactivate, Kill, Rebalance
+from simulation.control import ControlFaults
 from simulation.options import Options
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def draw_faults(options: Options) -> tuple[Fault, ...]:
     return tuple(found)
 
 
-class Faults:
+class Faults(ControlFaults):
     """Strikes. Who is hit is chosen among those there at that moment, so any subset of a list makes sense."""
 
     def __init__(self, world: World, faults: tuple[Fault, ...]) -> None:
@@ -56,6 +57,7 @@ class Faults:
         self.faults = faults
         self.broken: dict[str, float] = {}
         self.healed = False
+        self.begin_control()
 
     def plan(self) -> None:
         for fault in self.faults:
@@ -89,14 +91,7 @@ class Faults:
             assert host.supervisor is not None
             if host.supervisor.stopped:
                 host.supervisor.set_stopped(False)
-        for nimbus in world.living_nimbuses():
-            nimbus.dies = ""
-            if nimbus is not world.nimbuses[-1]:
-                nimbus.kill()
-            elif nimbus.stopped:
-                nimbus.set_stopped(False)
-        if not world.living_nimbuses():
-            world.start_nimbus()
+        self.heal_control()
         for name in sorted(world.loads):
             if not world.client.queue.get(name):
                 world.client.want(name, Activate(name))
@@ -112,7 +107,7 @@ class Faults:
 
     def _place(self, number: int) -> str:
         """The address of a host, of Nimbus, or of the client."""
-        places = [host.address for host in self.world.hosts] + ["nimbus"]
+        places = self.world.places()
         return places[number % len(places)]
 
     # Worker processes
@@ -164,40 +159,6 @@ class Faults:
             host.power_off()
             self._later(fault, host.power_on)
 
-    def _kill_nimbus(self, fault: Fault) -> None:
-        for nimbus in self.world.living_nimbuses():
-            nimbus.kill()
-        self._later(fault, self._start_nimbus)
-
-    def _start_nimbus(self) -> None:
-        if not self.world.living_nimbuses():
-            self.world.start_nimbus()
-
-    def _crash_nimbus_in_write(self, fault: Fault) -> None:
-        """The next write is its last act: done, or not."""
-        for nimbus in self.world.living_nimbuses():
-            nimbus.dies = "before" if fault.size < 0.5 else "after"
-        self._later(fault, self._kill_doomed)
-
-    def _kill_doomed(self) -> None:
-        for nimbus in self.world.living_nimbuses():
-            if nimbus.dies:
-                nimbus.kill()
-        self._start_nimbus()
-
-    def _stop_nimbus(self, fault: Fault) -> None:
-        for nimbus in self.world.living_nimbuses():
-            nimbus.set_stopped(True)
-            self._later(fault, nimbus.set_stopped, False)
-
-    def _second_nimbus(self, fault: Fault) -> None:
-        """The leader stands still, another takes over, then the old one goes on."""
-        for nimbus in self.world.living_nimbuses():
-            nimbus.set_stopped(True)
-            self._later(fault, nimbus.set_stopped, False)
-            self.world.after(fault.lasts + 5.0, nimbus.kill)
-        self.world.start_nimbus()
-
     def _disk_full(self, fault: Fault) -> None:
         self.world.disk.full = True
         self._later(fault, self._disk_free)
@@ -221,7 +182,7 @@ class Faults:
 
     def _isolate(self, fault: Fault) -> None:
         alone = self._host(fault.number).address
-        for place in [host.address for host in self.world.hosts] + ["nimbus"]:
+        for place in self.world.places():
             if place != alone:
                 self._block(fault, alone, place)
                 self._block(fault, place, alone)

@@ -7,13 +7,14 @@ the same parts (Station, slot.step, weigh, wanted_by_port); only waiting, socket
 from __future__ import annotations
 
 import copy
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rainband.cluster.positions import MemoryPositions
 from rainband.messaging import frames
 from rainband.messaging.control import Assign, FromWorker, Gone, ToWorker
-from rainband.records import Assignment, Heartbeat, HeartbeatReply, Progress, Response
+from rainband.records import Assignment, Download, Heartbeat, HeartbeatReply, Piece, Progress, Response, Upload
 from rainband.records import Slot as SlotName
 from rainband.supervisor import slot
 from rainband.supervisor.disk import Memory, WorkerRecord
@@ -204,7 +205,18 @@ class Supervisor:
     def localize(self, topology_id: str) -> None:
         if topology_id not in self.localizing:
             self.localizing.add(topology_id)
-            self.world.after(LOCALIZE_S, self._localized, topology_id)
+            if topology_id in self.machine.homes:
+                self.world.after(LOCALIZE_S, self._localized, topology_id, "")
+                return
+            name = topology_id.partition("-")[0]
+            wanted = self.world.bundle_of(name)
+
+            def answered(reply: Response | None) -> None:
+                whole = isinstance(reply, Piece) and reply.data == wanted
+                self.world.after(LOCALIZE_S, self._localized, topology_id, "" if whole else f"no bundle: {reply}")
+
+            request = Download(self.world.loads[name].plan.bundle, 0, len(wanted))
+            self.world.ask(self.machine.name, request, answered, UNANSWERED_S)
 
     def assignment(self, topology_id: str) -> Assignment | None:
         return self.disk.memory.assignments.get(topology_id)  # type: ignore[no-any-return]
@@ -338,14 +350,11 @@ class Supervisor:
         for topology_id in [name for name in self.machine.homes if name not in needed]:
             del self.machine.homes[topology_id]
 
-    def _localized(self, topology_id: str) -> None:
-        """The code is here; or it is not, when Nimbus cannot be reached and it was not here before."""
+    def _localized(self, topology_id: str, reason: str) -> None:
+        """The code is here; or it is not, for `reason`."""
         if not self.running:
             return
         self.localizing.discard(topology_id)
-        reason = ""
-        if topology_id not in self.machine.homes and not self.world.nimbus_reachable(self.machine.name):
-            reason = "Nimbus does not answer"
         assignment = self.assignment(topology_id)
         if not reason and assignment is not None:
             self.machine.homes[topology_id] = assignment
@@ -394,11 +403,21 @@ class Supervisor:
         if orders.refused:
             return
         self.confirmed_at = now
+        for digest in reply.lacking:
+            self._give(digest)
         for station in self.stations.values():
             station.told()
         memory.cluster_id, memory.epoch = reply.cluster_id, reply.epoch
         if orders.newer or orders.dropped:
             self._take_orders(orders, now)
+
+    def _give(self, digest: str) -> None:
+        """Send Nimbus a bundle that it has lost."""
+        for topology_id in self.machine.homes:
+            data = self.world.bundle_of(topology_id.partition("-")[0])
+            if hashlib.sha256(data).hexdigest() == digest:
+                self.world.ask(self.machine.name, Upload(digest, 0, data, True), lambda reply: None, UNANSWERED_S)
+                return
 
     def _take_orders(self, orders: Orders, now: float) -> None:
         memory = self.disk.memory

@@ -7,9 +7,13 @@ from random import Random
 
 FAULTS = (
     "kill_worker", "stop_worker", "slow_worker", "crash_loop", "kill_supervisor", "stop_supervisor", "kill_host",
-    "kill_nimbus", "crash_nimbus_in_write", "stop_nimbus", "second_nimbus", "disk_full",
+    "kill_nimbus", "end_nimbus", "stop_nimbus", "control_down", "damage_row",
     "cut", "partition", "isolate", "ring", "loss", "repeats", "delays",
     "rebalance", "pause", "kill_topology",
+)  # fmt: skip
+ALONE = ("crash_nimbus_in_write", "second_nimbus", "disk_full")
+TOGETHER = (
+    "cut_store", "cut_nimbus", "expire_session", "store_down", "store_flaky", "store_slow", "lose_bundles",
 )  # fmt: skip
 
 
@@ -43,8 +47,8 @@ class Options:
     safety_s: float = 10.0
     per_fault_s: float = 1.0
     skew: bool = True
-    without_nimbus: bool = False
-    only_components: str = ""
+    nimbuses: int = 1
+    session_s: float = 6.0
     faults: tuple[str, ...] = ()
 
     @property
@@ -55,7 +59,7 @@ class Options:
     @property
     def prompt(self) -> bool:
         """Worker processes die and nothing else happens: their trees must fail long before the timeout."""
-        killing = {"kill_worker", "kill_nimbus", "disk_full"}
+        killing = {"kill_worker", "kill_nimbus", "end_nimbus", "disk_full"}
         slow = self.loss or self.repeats or self.jitter_s or self.stale_frames or not self.fifo
         return not slow and "kill_worker" in self.faults and set(self.faults) <= killing
 
@@ -78,7 +82,9 @@ def draw(seed: int, roots: int | None = None) -> Options:
     calm = rng.random() < 0.08
     supervisors = rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6))
     slots = rng.choice((1, 2, 2, 3, 4, 8))
-    kinds = () if calm else tuple(sorted(rng.sample(FAULTS, rng.randint(1, 8))))
+    nimbuses = rng.choice((1, 1, 2, 3, 3))
+    known = FAULTS + (ALONE if nimbuses == 1 else TOGETHER)
+    kinds = () if calm else tuple(sorted(rng.sample(known, rng.randint(1, 8))))
     lossy = not calm and rng.random() < 0.5
     room = max(1, supervisors * slots)
     topologies = 2 if room >= 2 and rng.random() < 0.25 else 1
@@ -112,6 +118,7 @@ def draw(seed: int, roots: int | None = None) -> Options:
         safety_s=safety_s,
         per_fault_s=rng.choice((0.4, 0.8, 1.5, 3.0)),
         skew=rng.random() < 0.7,
-        without_nimbus=not calm and rng.random() < 0.05,
+        nimbuses=nimbuses,
+        session_s=rng.choice((4.0, 6.0, 9.0)),
         faults=kinds,
     )

@@ -18,6 +18,7 @@ OPEN, RUNNING, ACKED, FAILED = range(4)
 TIMED_OUT, LOST = 1, 2
 EARLY_S = 1e-6
 PROMPT_S = 2.5
+LATE_S = 0.5
 STILL_SLACK_S = 0.6
 
 
@@ -28,7 +29,7 @@ class Violation(Exception):
 class Attempt:
     """One emit of `row` by one spout task: `open` deliveries of its tree are not acked yet."""
 
-    __slots__ = ("emissions", "failed", "incarnation", "open", "row", "settled", "started", "touched")
+    __slots__ = ("emissions", "failed", "failed_at", "incarnation", "open", "row", "settled", "started", "touched")
 
     def __init__(self, row: int, incarnation: int, now: float) -> None:
         self.row = row
@@ -36,6 +37,7 @@ class Attempt:
         self.open = 0
         self.emissions: list[Emission] = []
         self.failed = False
+        self.failed_at = 0.0
         self.settled = False
         self.started = now
         self.touched = now
@@ -85,6 +87,7 @@ class Oracle:
         self.uids = 0
         self.emissions: dict[int, Emission] = {}
         self.current: dict[tuple[int, int, int], Attempt] = {}
+        self.unsettled: dict[tuple[int, int], dict[int, Attempt]] = {}
         self.attempts: dict[int, int] = {}
         self.fails: dict[tuple[int, int, int], int] = {}
         self.acked: set[int] = set()
@@ -109,6 +112,7 @@ class Oracle:
             self.wrong("D3", f"row {row} was emitted again by task {task} before its verdict")
         attempt = Attempt(row, incarnation, now)
         self.current[incarnation, task, row] = attempt
+        self.unsettled.setdefault((incarnation, task), {})[row] = attempt
         self.attempts[row] = self.attempts.get(row, 0) + 1
         return self.emission(row, (attempt,), task, incarnation, address, now)
 
@@ -196,7 +200,7 @@ class Oracle:
         self.note(f"exec {uid} {task}")
         return emission
 
-    def ends(self, emission: Emission, task: int, done: bool) -> None:
+    def ends(self, emission: Emission, task: int, done: bool, now: float) -> None:
         """A delivery was acked or failed by the component."""
         if emission.state.get(task) != RUNNING:
             self.wrong("D5", f"task {task} settled uid {emission.uid} in state {emission.state.get(task)}")
@@ -204,14 +208,27 @@ class Oracle:
         for attempt in emission.attempts:
             if done:
                 attempt.open -= 1
-            else:
+            elif not attempt.failed:
                 attempt.failed = True
+                attempt.failed_at = now
         if done:
             self.executed.setdefault(emission.row, set()).add(self.component_of[task])
 
     def touched(self, emission: Emission, now: float) -> None:
         for attempt in emission.attempts:
             attempt.touched = now
+
+    def overdue(self, incarnation: int, task: int, now: float, calm_since: float, quiet_since: float) -> None:
+        """D4, for the rows a living spout task waits for, without faults since `calm_since`.
+
+        Nothing died or moved since `quiet_since`: what fails is told at once.
+        """
+        longest_s = 1.1 * self.options.timeout_s + LATE_S
+        for row, attempt in self.unsettled.get((incarnation, task), {}).items():
+            if now > max(attempt.started, attempt.touched, calm_since) + longest_s:
+                self.wrong("D4", f"row {row} of task {task} has waited {now - attempt.started:.2f} s for its verdict")
+            elif attempt.failed and attempt.started > quiet_since and now > attempt.failed_at + PROMPT_S:
+                self.wrong("D4", f"row {row} of task {task} failed {now - attempt.failed_at:.2f} s ago, untold")
 
     # Verdicts
 
@@ -235,6 +252,7 @@ class Oracle:
         if attempt.settled:
             self.wrong("D3", f"{word} of row {row} by task {task} after another verdict")
         attempt.settled = True
+        self.unsettled[incarnation, task].pop(row, None)
         if not self.tracked:
             return
         if done:

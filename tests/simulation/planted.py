@@ -34,7 +34,7 @@ from rainband.worker.transfer import Inbound
 from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring
 from rainband.worker.worker import Worker
-from simulation.chief import SimStore
+from simulation.disks import SimStore
 
 Plant = Callable[[], None]
 CALM: dict[str, Any] = {"faults": (), "loss": 0.0, "repeats": 0.0, "fifo": True, "stale_frames": False, "jitter_s": 0.0}

@@ -294,7 +294,8 @@ class WorkerProcess:
             self.network.close()
         if self.worker is not None:
             self.worker.sides.close()
-        self.world.disturbed = True
+        self.world.disturb()
+        self.world.laws.process_gone(self, how)
         self.world.deaths.setdefault(self.address, []).append(self.world.time)
         self.host.process_gone(self)
         self.world.note(f"gone {self.host.name}:{self.port} {how.cause}")

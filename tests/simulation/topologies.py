@@ -6,10 +6,13 @@ puts it in), `key` groups. What happens to a row depends on its number only, so 
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Sequence
 from random import Random
 from typing import Any
+
+import msgspec
 
 from rainband.groupings.specs import CustomGrouping
 from rainband.topology.builder import TopologyBuilder
@@ -301,7 +304,9 @@ class Load:
         self.made: dict[str, object] = {}
         self.inputs: dict[str, list[tuple[str, str, str]]] = {}
         self.letters = ""
+        self.bundle = f"the code of {name} in the world of seed {options.seed}".encode()
         self.topology = self._build(number)
+        self.plan = msgspec.structs.replace(self.topology.plan, bundle=hashlib.sha256(self.bundle).hexdigest())
         self.tasks = self.topology.plan.tasks
 
     def _build(self, number: int) -> Topology:

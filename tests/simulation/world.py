@@ -17,10 +17,14 @@ from random import Random
 from typing import Any
 
 from rainband.nimbus.rows import read_entries
-from rainband.records import Kill, Progress, Request, Response, Slot, Status, Submit, WorkerBeat, WorkerState
+from rainband.records import Kill, Progress, Request, Slot, Status, Submit, WorkerBeat, WorkerState
 from rainband.worker.reliable import DeadLetter
-from simulation.chief import Answer, Client, Disk, NimbusProcess
+from simulation.chief import NimbusProcess
+from simulation.client import Answer, Caller, Client
+from simulation.disks import Disk, SimBlobs
+from simulation.ensemble import Ensemble
 from simulation.faults import Fault, Faults
+from simulation.history import linearizable, tell
 from simulation.hosts import Host
 from simulation.laws import Laws
 from simulation.options import Options
@@ -36,7 +40,7 @@ SETTLE_S = 1.6
 YOUNG_S = 3.0
 REST_S = 2.0
 IDLE_STEPS_PER_S = 50.0
-CLEAR_S = 40.0
+CLEAR_S = 80.0
 SYNC_S = 1.0
 RPC_DELAY_S = 0.001
 
@@ -88,13 +92,19 @@ class World:
         self.healed_at = 0.0
         self.disturbed = False
         self.deaths: dict[str, list[float]] = {}
+        self.disturbed_at = START_S
         self.laws = Laws(self)
         self.wires = Wires(self)
         self.disk = Disk(f"{self.ids.getrandbits(128):032x}")
+        self.ensemble = Ensemble(self, self.disk) if options.nimbuses > 1 else None
+        self.blobs = [SimBlobs() for _ in range(options.nimbuses)]
+        self.callers: dict[str, Caller] = {}
         self.loads = {f"t{number}": Load(f"t{number}", options, number) for number in range(options.topologies)}
         self.guests: Guests = Guests(self)
         skews = Random(f"skew {options.seed}")
         self.offsets = [skews.uniform(0.0, 1e5) if options.skew else 0.0 for _ in range(options.supervisors + 1)]
+        rates = Random(f"rates {options.seed}")
+        self.rates = [rates.uniform(0.98, 1.02) if options.nimbuses > 1 else 1.0 for _ in range(options.nimbuses)]
         self.hosts = [
             Host(self, f"h{number}", f"10.0.0.{number + 1}", tuple(range(6700, 6700 + options.slots)), offset)
             for number, offset in enumerate(self.offsets[1:])
@@ -163,21 +173,34 @@ class World:
         """The living worker processes, always in the same order."""
         return [process for host in self.hosts for _, process in sorted(host.processes.items())]
 
-    def start_nimbus(self) -> NimbusProcess:
-        process = NimbusProcess(self, len(self.nimbuses), self.offsets[0])
+    def start_nimbus(self, machine: int = 0) -> NimbusProcess:
+        process = NimbusProcess(self, len(self.nimbuses), machine)
         self.nimbuses.append(process)
-        self.note(f"nimbus {process.number} leads with epoch {process.nimbus.epoch}")
+        self.note(f"nimbus {process.number} begins on {process.address}")
         return process
 
     def living_nimbuses(self) -> list[NimbusProcess]:
         return [process for process in self.nimbuses if process.alive]
 
-    def nimbus_reachable(self, host: str) -> bool:
-        running = [process for process in self.living_nimbuses() if not process.stopped]
-        return bool(running) and self.wires.passes(self.address_of(host), "nimbus")
+    def leader(self) -> NimbusProcess | None:
+        """The one that may act, if there is one."""
+        leading = [process for process in self.living_nimbuses() if process.service.leads]
+        return next((process for process in leading if self.ensemble is None or process.believes()), None)
 
     def address_of(self, name: str) -> str:
         return self.host(name).address if name[0] == "h" else name
+
+    def places(self) -> list[str]:
+        """The addresses of hosts and Nimbuses."""
+        return [host.address for host in self.hosts] + [f"n{number}" for number in range(self.options.nimbuses)]
+
+    def bundle_of(self, name: str) -> bytes:
+        return self.loads[name].bundle
+
+    def disturb(self) -> None:
+        """A process died or something moved."""
+        self.disturbed = True
+        self.disturbed_at = self.time
 
     def pending(self, topology_id: str, slots: frozenset[Slot] | None = None) -> int:
         """Roots that are pending in truth, over all living workers of a topology; or over those on `slots`.
@@ -201,32 +224,19 @@ class World:
 
     def ask(self, source: str, request: Request, answer: Answer, timeout_s: float) -> None:
         """Send a request to Nimbus; exactly one answer follows, None when there is none in time."""
-        open_calls = [answer]
+        if source not in self.callers:
+            self.callers[source] = Caller(self, source)
+        self.callers[source].ask(request, answer, timeout_s)
 
-        def finish(reply: Response | None) -> None:
-            if open_calls:
-                open_calls.pop()(reply)
-
-        def reply_travels(reply: Response | None) -> None:
-            if self.wires.passes("nimbus", address) and not self._loses():
-                self.after(self._delay(), finish, reply)
-
-        address = self.address_of(source)
-        self.after(timeout_s, finish, None)
-        living = self.living_nimbuses()
-        if living and self.wires.passes(address, "nimbus") and not self._loses():
-            target = self.rpc.choice(living)
-            self.after(self._delay(), target.arrive, request, reply_travels)
-
-    def push(self, supervisor: str, progress: Progress) -> None:
+    def push(self, address: str, supervisor: str, progress: Progress) -> None:
         host = self.host(supervisor)
-        if host.supervisor is not None and self.wires.passes("nimbus", host.address) and not self._loses():
-            self.after(self._delay(), host.supervisor.pushed, progress)
+        if host.supervisor is not None and self.wires.passes(address, host.address) and not self.loses():
+            self.after(self.delay(), host.supervisor.pushed, progress)
 
-    def _loses(self) -> bool:
+    def loses(self) -> bool:
         return self.wires.loss > 0 and self.rpc.random() < self.wires.loss
 
-    def _delay(self) -> float:
+    def delay(self) -> float:
         return RPC_DELAY_S + self.options.delay_s + self.wires.jitter_s * self.rpc.random() ** 3
 
     # What workers show
@@ -258,11 +268,15 @@ class World:
 
     def play(self) -> None:
         """Both phases. Raises Violation."""
-        self.start_nimbus()
+        for machine in range(self.options.nimbuses):
+            self.start_nimbus(machine)
+        if self.ensemble is not None:
+            self.client.read()
         for number, host in enumerate(self.hosts):
             self.after(0.01 * number, host.start_supervisor)
         for name in sorted(self.loads):
             self.after(0.2, self.client.want, name, self.submission(name))
+        self.laws.look()
         self._sync()
         self.faults.plan()
         self.advance(START_S + self.options.safety_s)
@@ -273,9 +287,10 @@ class World:
         self._converge()
         self._rest()
         self._clear()
+        self._check_history()
 
     def submission(self, name: str) -> Submit:
-        return Submit(name, self.loads[name].topology.plan.encode())
+        return Submit(name, self.loads[name].plan.encode())
 
     def _sync(self) -> None:
         for host in self.hosts:
@@ -376,8 +391,17 @@ class World:
         if not self.advance(self.time + CLEAR_S, self._is_clear):
             raise Violation(f"A12: not everything is gone: {self.describe()}")
 
+    def _check_history(self) -> None:
+        """A9, unless two may answer at once: from the disk of a lone one, or after a session was ended by force."""
+        if {"second_nimbus", "expire_session"} & set(self.options.faults):
+            return
+        for name, operations in sorted(self.client.history.items()):
+            if not linearizable(operations, name):
+                raise Violation(f"A9: no order explains what clients were told of {name}: {tell(operations, name)}")
+
     def _is_clear(self) -> bool:
-        rows = [key for key in self.disk.values if "/" in key]
+        rows = [key for key in self.disk.values if "/" in key and key not in self.laws.foreign]
+        rows += [digest for blobs in self.blobs for digest in blobs.digests()]
         slots = [s.slot for h in self.hosts if h.supervisor for s in h.supervisor.stations.values() if s.slot.wanted]
         homes = [home for host in self.hosts for home in host.homes]
         return not rows and not self.processes() and not slots and not homes
