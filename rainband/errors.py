@@ -187,6 +187,20 @@ class StoreError(RainbandError):
     code = "store"
 
 
+def described(error: BaseException) -> str:
+    """Type and text of an error of user code, as it can travel: 'ValueError: no number'. Never raises."""
+    try:
+        text = sendable(str(error))
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def sendable(text: str) -> str:
+    """The text with '?' for what is no Unicode (lone surrogates)."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """'Did you mean 'x'?' for the known name closest to `name`, '' when none is close."""
     from difflib import get_close_matches

@@ -240,6 +240,8 @@ class Reliable:
         if row is None:
             return
         why = f"{'timed out' if reason else 'failed'} after {row.retries} replays"
+        said = self.task.why if self.task is not None else ""
+        why += f": {said}" if said else ""
         letter, values = self.book.bury(message_id, why)
         if check_value(message_id) is not None:
             values = (repr(message_id), *values[1:])

@@ -355,12 +355,16 @@ class ManualEmitter(Emitter):
 
     def fail(self, tup: Tuple) -> None:
         """Fail every root the tuple belongs to, at once."""
+        self.fail_with(tup, f"failed by '{self.component}' task {self.task}")
+
+    def fail_with(self, tup: Tuple, why: str) -> None:
+        """As `fail`, and `why` is told to the spouts of its roots."""
         if self.close(tup):
             self.failed += 1
             tree = tup._anchor
             if tree is not None:
                 assert isinstance(tree, Tree)
-                self.agenda.fail(tree)
+                self.agenda.fail(tree, why)
                 self.agenda.release(tree)
 
     def reset_timeout(self, tup: Tuple) -> None:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rainband.errors import described, sendable
 from rainband.records import ErrorRecord
 from rainband.worker.tasks import SLOW_CALL_S
 
@@ -38,8 +39,9 @@ class ErrorReports:
             self.suppressed[component] = self.suppressed.get(component, 0) + 1
             return
         times.append(now)
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-TRACEBACK_MAX:]
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        text = sendable(trace)[-TRACEBACK_MAX:]
+        message = described(error)
         count = 1 + self.suppressed.pop(component, 0)
         self.fresh.append(ErrorRecord(component, task, self.host, self.port, wall, message[:2000], text, tup, count))
 

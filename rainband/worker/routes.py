@@ -20,6 +20,8 @@ from rainband.groupings.choosers import Chooser
 from rainband.topology.tuples import Source, Tuple
 
 ROWS_MAX: Final = 4096
+WHYS_MAX: Final = 4096
+WHY_CHARACTERS_MAX: Final = 500
 MASK: Final = 0x3FFFFFFFFFFFFFFF
 STEP: Final = 0x1E3779B97F4A7C15
 
@@ -355,6 +357,7 @@ class Agenda:
         self.ready_count: i64 = 0
         self.settled: list[Tree] = []
         self.failed: list[Tree] = []
+        self.whys: dict[int, str] = {}
         self.grants: list[CreditLine] = []
         self.outboxes: list[Outbox] = []
         self.overflowing: dict[int, Target] = {}
@@ -379,10 +382,22 @@ class Agenda:
         if tree.count == 0:
             self.settled.append(tree)
 
-    def fail(self, anchor: Tree) -> None:
-        """Fail every root behind `anchor`; once each."""
+    def fail(self, anchor: Tree, why: str = "") -> None:
+        """Fail every root behind `anchor`; once each. `why` is told to their spouts."""
         trees: list[Tree] = anchor.leaves() if isinstance(anchor, Group) else [anchor]
         for tree in trees:
             if not tree.failed:
                 tree.failed = True
                 self.failed.append(tree)
+                self.explain(int(tree.root), why)
+
+    def explain(self, root: int, why: str) -> None:
+        """Keep why `root` fails, on its way to its spout; the first reason counts, and only the newest are kept."""
+        if why and root not in self.whys:
+            if len(self.whys) >= WHYS_MAX:
+                del self.whys[next(iter(self.whys))]
+            self.whys[root] = why[:WHY_CHARACTERS_MAX]
+
+    def take_whys(self, roots: list[int]) -> dict[int, str]:
+        """Hand over what is known of those of `roots` that failed."""
+        return {root: self.whys.pop(root) for root in roots if root in self.whys}

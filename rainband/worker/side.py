@@ -218,7 +218,7 @@ class SideBoltTask(BoltTask):
             else:
                 self.failed += len(tups)
                 for tree in trees:
-                    self.agenda.fail(tree)
+                    self.agenda.fail(tree, self.cause(call.error))
             for tree in trees:
                 self.agenda.release(tree)
         if call.error is not None and not isinstance(call.error, FailTuple):
@@ -248,7 +248,7 @@ class SideBoltTask(BoltTask):
         if call.error is not None:
             for tup in tups:
                 if tup._open:
-                    emitter.fail(tup)
+                    emitter.fail_with(tup, self.cause(call.error))
 
     def deliver(self, op: Emitted, anchor: Tree | None) -> None:
         self.emitter.emitted += 1

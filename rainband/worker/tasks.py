@@ -13,7 +13,7 @@ from typing import Final
 from mypy_extensions import i64, mypyc_attr
 
 from rainband.acker.ledger import Group, Tree
-from rainband.errors import FailTuple
+from rainband.errors import FailTuple, described
 from rainband.topology.tuples import Tuple
 from rainband.worker.emit import BoltEmitter, Emitter, ManualEmitter, SpoutEmitter
 from rainband.worker.routes import Agenda, Runner
@@ -64,6 +64,11 @@ class BoltTask(Runner):
         on_error = self.on_error
         if on_error is not None:
             on_error(self.task, error, tup)
+
+    def cause(self, error: BaseException) -> str:
+        """Why a tuple fails, for the spouts of its roots."""
+        text = described(error).removeprefix("FailTuple: ")
+        return f"'{self.emitter.component}' task {self.task}: {' '.join(text.split())}"
 
     def leftover(self) -> list[Tuple]:
         """Give up everything not yet executed (the task moves elsewhere)."""
@@ -161,7 +166,7 @@ class PlainBoltTask(BoltTask):
         tree = tup._anchor
         if tree is not None:
             assert isinstance(tree, Tree)
-            self.agenda.fail(tree)
+            self.agenda.fail(tree, self.cause(error))
             self.agenda.release(tree)
         if not isinstance(error, FailTuple):
             self.error(error, tup)
@@ -217,7 +222,7 @@ class BatchBoltTask(BoltTask):
         except BaseException as error:
             self.failed += len(tups)
             for tree in trees:
-                self.agenda.fail(tree)
+                self.agenda.fail(tree, self.cause(error))
             if not isinstance(error, FailTuple):
                 self.error(error, tups[0])
         emitter.active = False
@@ -293,14 +298,14 @@ class ManualBoltTask(BoltTask):
         except BaseException as error:
             for tup in tups[1:]:
                 if tup._open:
-                    self.manual.fail(tup)
+                    self.manual.fail_with(tup, self.cause(error))
             self.reject(tups[0], error)
         self.manual.active = False
         return end - start
 
     def reject(self, tup: Tuple, error: BaseException) -> None:
         if tup._open:
-            self.manual.fail(tup)
+            self.manual.fail_with(tup, self.cause(error))
         if not isinstance(error, FailTuple):
             self.error(error, tup)
 
@@ -308,6 +313,8 @@ class ManualBoltTask(BoltTask):
 @mypyc_attr(allow_interpreted_subclasses=True)
 class SpoutTask:
     """One spout task: hands back acks and fails, then calls `next_tuple` while window, gate and budget allow.
+
+    `whys` go with `undone`: what the failing bolt said, or ''; `why` is that of the fail being handed back.
 
     `pace_s` > 0 (virtual time, which user code does not take by itself): one call in every `pace_s` seconds.
     """
@@ -332,6 +339,8 @@ class SpoutTask:
         self.wait_s = wait_s
         self.done: deque[object] = deque()
         self.undone: deque[tuple[object, int]] = deque()
+        self.whys: deque[str] = deque()
+        self.why = ""
         self.window: i64 = 16
         self.active = False
         self.finished = False
@@ -377,6 +386,7 @@ class SpoutTask:
             if reason == TIMED_OUT:
                 self.timed_out += 1
             self.undone.append((tree.message_id, reason))
+            self.whys.append(self.emitter.agenda.whys.pop(int(tree.root), ""))
 
     def hand_back(self) -> bool:
         """Call ack and fail for what is settled; true if there was any."""
@@ -397,6 +407,7 @@ class SpoutTask:
                 self.error(error)
         while self.undone:
             message_id, reason = self.undone.popleft()
+            self.why = self.whys.popleft()
             try:
                 self.on_fail(message_id, reason)
             except BaseException as error:

@@ -4,7 +4,8 @@ A DATA message is one run [stream number, credited, targets, sources, roots, edg
 list of tasks, or one task for all; sources are [task, how many tuples, task, ...]. Successive tuples of one root are a
 stretch with one edge, since they arrive together or not at all: `lengths` says how many tuples each has, empty when all
 are 1; `many` maps a stretch to its further roots. Untracked runs have no roots.
-An ACKS message is the five lists reports, fails, inits, verdicts, touches; CREDIT is [task, upto, task, ...].
+An ACKS message is the five lists reports, fails, inits, verdicts, touches, and why some of the roots failed; CREDIT is
+[task, upto, task, ...].
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Task = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 Ids = list[Id]
 Tasks = list[Task]
 Data = tuple[Task, bool, Task | Tasks, Tasks, Ids, Ids, Tasks, dict[Task, Ids], bytes]
-Acks = tuple[Ids, Ids, Ids, Ids, Ids]
+Acks = tuple[Ids, Ids, Ids, Ids, Ids, dict[Id, str]]
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_data: Final = msgspec.msgpack.Decoder(Data).decode
@@ -268,8 +269,10 @@ class Inbound:
             columns: Acks = decode_acks(payload)
         except (msgspec.DecodeError, ValueError) as error:
             raise WireError(f"bad acks: {error}") from None
-        reports, fails, inits, verdicts, touches = columns
+        reports, fails, inits, verdicts, touches, whys = columns
         books = self.books
+        for root, why in whys.items():
+            self.agenda.explain(root, why)
         books.receive_inits(in_groups(inits, 3))
         books.receive_reports(in_groups(reports, 2))
         for root in fails:
@@ -325,7 +328,9 @@ class Outbound:
             outbox.grants = []
         if not (outbox.reports or outbox.fails or outbox.inits or outbox.verdicts or outbox.touches):
             return
-        columns = [outbox.reports, outbox.fails, outbox.inits, outbox.verdicts, outbox.touches]
+        agenda = self.books.agenda
+        whys = agenda.take_whys([*outbox.fails, *outbox.verdicts[::2]]) if agenda.whys else {}
+        columns = [outbox.reports, outbox.fails, outbox.inits, outbox.verdicts, outbox.touches, whys]
         link.send(ACKS, encode(columns), None)
         outbox.reports = []
         outbox.fails = []
@@ -379,7 +384,7 @@ class Outbound:
         if end - start == 1:
             anchor = run.anchors[start]
             if anchor is not None:
-                self.books.agenda.fail(anchor)
+                self.books.agenda.fail(anchor, f"{type(error).__name__}: {error.reason}")
                 self.books.agenda.release(anchor)
             self.on_refused(run, start, error)
             return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rainband import (
     EmitRefused,
     FailTuple,
     LocalCluster,
+    ManualBolt,
     ReliableSpout,
     Spout,
     TopologyBuilder,
@@ -259,7 +261,85 @@ def test_a_reliable_spout_replays_and_sends_what_fails_for_good_to_dead_letters(
     (letters,) = result.instances("letters")
     (letter,) = letters.seen
     assert letter[:4] == (2, "default", (2,), 2)
-    assert letter[4] == "failed after 2 replays"
+    assert letter[4].startswith("failed after 2 replays: 'picky' task ")
+    assert letter[4].endswith(": not two")
+
+
+class Raises(Bolt):
+    def execute(self, tup: Tuple) -> None:
+        if tup["n"] == 2:
+            raise ValueError("two is\n\udc80 too much")
+
+
+class RaisesInBatches(Bolt):
+    def execute_batch(self, tups: Sequence[Tuple]) -> None:
+        if any(tup["n"] == 2 for tup in tups):
+            raise ValueError("two is ? too much")
+
+
+class RaisesLater(Bolt):
+    async def execute(self, tup: Tuple) -> None:
+        await asyncio.sleep(0.01)
+        if tup["n"] == 2:
+            raise ValueError("two is ? too much")
+
+
+class RaisesByHand(ManualBolt):
+    def execute(self, tup: Tuple) -> None:
+        if tup["n"] == 2:
+            raise ValueError("two is ? too much")
+        self.ack(tup)
+
+
+class FailsByHand(ManualBolt):
+    def execute(self, tup: Tuple) -> None:
+        (self.fail if tup["n"] == 2 else self.ack)(tup)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class RaisesUnspeakably(Bolt):
+    def execute(self, tup: Tuple) -> None:
+        if tup["n"] == 2:
+            raise Unspeakable
+
+
+SAID = {
+    Raises: "'picky' task {}: ValueError: two is ? too much",
+    RaisesInBatches: "'picky' task {}: ValueError: two is ? too much",
+    RaisesLater: "'picky' task {}: ValueError: two is ? too much",
+    RaisesByHand: "'picky' task {}: ValueError: two is ? too much",
+    FailsByHand: "failed by 'picky' task {}",
+    RaisesUnspeakably: "'picky' task {}: Unspeakable",
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("ackers", [None, 2])
+def test_a_dead_letter_says_what_the_bolt_said(
+    kind: type[Bolt | ManualBolt], workers: int, ackers: int | None
+) -> None:
+    class Pass(Bolt):
+        outputs = ("n",)
+
+        def execute(self, tup: Tuple) -> None:
+            self.emit(tup.values)
+
+    config = {"topology.workers": workers, "topology.acker.executors": ackers, "topology.batch.size": 1}
+    builder = TopologyBuilder("letters", config=config)
+    builder.set_spout("numbers", Reliable())
+    builder.set_bolt("pass", Pass()).shuffle_grouping("numbers")
+    builder.set_bolt("picky", kind()).shuffle_grouping("pass")
+    builder.set_bolt("letters", Letters()).shuffle_grouping("numbers", stream="dead_letters")
+    topology = builder.create_topology()
+    result = complete_topology(topology, raise_errors=False)
+    (letter,) = (letter for instance in result.instances("letters") for letter in instance.seen)
+    (task,) = topology.plan.tasks["picky"]
+    assert letter[4] == f"failed after 2 replays: {SAID[kind].format(task)}"
 
 
 def test_the_delay_before_a_replay_doubles() -> None:
