@@ -5,13 +5,15 @@ Ids are 63-bit non-negative integers: acker index (12 bits), acker incarnation (
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
-INDEX_BITS = 12
-INCARNATION_BITS = 11
-COUNTER_BITS = 40
-COUNTER_MASK = (1 << COUNTER_BITS) - 1
-INDEX_MAX = (1 << INDEX_BITS) - 1
+INDEX_BITS: Final = 12
+INCARNATION_BITS: Final = 11
+COUNTER_BITS: Final = 40
+COUNTER_MASK: Final = (1 << COUNTER_BITS) - 1
+INDEX_MAX: Final = (1 << INDEX_BITS) - 1
 
 
 class Tree:
@@ -63,36 +65,37 @@ class Pending:
 
     def __init__(self, index: int, incarnation: int, first: int) -> None:
         assert 0 <= index <= INDEX_MAX
-        self.prefix = ((index << INCARNATION_BITS) | (incarnation & ((1 << INCARNATION_BITS) - 1))) << COUNTER_BITS
-        self.counter = first & (COUNTER_MASK >> 1)
+        known = incarnation & ((1 << INCARNATION_BITS) - 1)
+        self.prefix: i64 = ((index << INCARNATION_BITS) | known) << COUNTER_BITS
+        self.counter: i64 = first & (COUNTER_MASK >> 1)
         self.trees: dict[int, Tree] = {}
 
-    def new_root(self) -> int:
+    def new_root(self) -> i64:
         """A root id never used before by this book."""
         self.counter = (self.counter + 1) & COUNTER_MASK
         return self.prefix | self.counter
 
     def add(self, tree: Tree) -> None:
-        self.trees[self.counter] = tree
+        self.trees[int(self.counter)] = tree
 
-    def get(self, root: int) -> Tree | None:
+    def get(self, root: i64) -> Tree | None:
         """The open tree of `root`; None when it is finished or belongs to another incarnation."""
         if root & ~COUNTER_MASK != self.prefix:
             return None
-        return self.trees.get(root & COUNTER_MASK)
+        return self.trees.get(int(root & COUNTER_MASK))
 
-    def remove(self, root: int) -> Tree | None:
+    def remove(self, root: i64) -> Tree | None:
         """Close the book on `root`. None when it was closed before: every root gets one verdict."""
         if root & ~COUNTER_MASK != self.prefix:
             return None
-        return self.trees.pop(root & COUNTER_MASK, None)
+        return self.trees.pop(int(root & COUNTER_MASK), None)
 
-    def touch(self, root: int, now: float) -> None:
+    def touch(self, root: i64, now: float) -> None:
         """Start the timeout of `root` anew."""
         tree = self.remove(root)
         if tree is not None:
             tree.started = now
-            self.trees[root & COUNTER_MASK] = tree
+            self.trees[int(root & COUNTER_MASK)] = tree
 
     def expired(self, before: float) -> list[Tree]:
         """Open trees started (or touched) before `before`, oldest first."""

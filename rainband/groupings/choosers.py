@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import Final
 
 from mypy_extensions import i64
 
@@ -27,8 +28,8 @@ from rainband.groupings.specs import (
     CustomGrouping,
 )
 
-CACHE_ENTRIES_MAX = 65_536
-CACHED_KEY_BYTES_MAX = 256
+CACHE_ENTRIES_MAX: Final = 65_536
+CACHED_KEY_BYTES_MAX: Final = 256
 MASK_64 = (1 << 64) - 1
 
 

@@ -22,7 +22,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 from zlib import crc32
 
@@ -31,12 +31,13 @@ from mypy_extensions import i64
 
 from rainband.errors import ValueRefused
 
-HASH_VERSION = 1
-WORD_MASK = 0xFFFFFFFF
-HALF_MASK = 0x7FFFFFFF
-HIGH_SALT = 0x9E3779B9
-STR_CRC = crc32(b"s")
-DEPTH_MAX = 64
+HASH_VERSION: Final = 1
+WORD_MASK: Final = 0xFFFFFFFF
+HALF_MASK: Final = 0x7FFFFFFF
+HIGH_SALT: Final = 0x9E3779B9
+STR_CRC: Final = 0x1B0ECF0B  # crc32(b"s")
+DEPTH_MAX: Final = 64
+_crc32: Final = crc32
 
 NUMBERS: tuple[type, ...] = (int, float, Decimal, Fraction, complex)
 BASES: tuple[type, ...] = (*NUMBERS, str, bytes, tuple, frozenset, datetime, date, time, timedelta, UUID)
@@ -69,7 +70,7 @@ def spread(crc: i64) -> i64:
 
 def spread_of_str(key: str) -> i64:
     """The lower 32 bits of the stable hash of `key`, without the detour. Raises UnicodeEncodeError for a surrogate."""
-    return spread(crc32(key.encode(), STR_CRC))
+    return spread(_crc32(key.encode(), STR_CRC))
 
 
 def key_group(key: object, groups: int) -> int:

@@ -18,40 +18,41 @@ from __future__ import annotations
 
 import re
 import struct
+from typing import Final
 from zlib import crc32
 
 from rainband.errors import WireError
 
-VERSION = 1
-MAGIC = b"rb"
-HEADER_BYTES = 48
-RECORD_BYTES = 6
-FRAME_BYTES_MAX = 256 * 1024
-ID_MAX = (1 << 63) - 1
+VERSION: Final = 1
+MAGIC: Final = b"rb"
+HEADER_BYTES: Final = 48
+RECORD_BYTES: Final = 6
+FRAME_BYTES_MAX: Final = 256 * 1024
+ID_MAX: Final = (1 << 63) - 1
 HOST = re.compile(r"[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\]")
 
 # Kinds of frames.
-HELLO = 1
-BATCH = 2
-RECEIPT = 3
-RESEND = 4
-PROBE = 5
-GONE = 6
+HELLO: Final = 1
+BATCH: Final = 2
+RECEIPT: Final = 3
+RESEND: Final = 4
+PROBE: Final = 5
+GONE: Final = 6
 
 # Kinds of messages, in the order in which they leave.
-ACKS = 1
-CREDIT = 2
-CONTROL = 3
-DATA = 4
-MESSAGE_KINDS = 4
+ACKS: Final = 1
+CREDIT: Final = 2
+CONTROL: Final = 3
+DATA: Final = 4
+MESSAGE_KINDS: Final = 4
 
-MORE = 1
+MORE: Final = 1
 
-_HEAD = struct.Struct("<2sBBI")
-_TAIL = struct.Struct("<QQQQQ")
-_HEADER = struct.Struct("<2sBBIQQQQQ")
-_RECORD = struct.Struct("<BBI")
-_NUMBER = struct.Struct("<Q")
+_HEAD: Final = struct.Struct("<2sBBI")
+_TAIL: Final = struct.Struct("<QQQQQ")
+_HEADER: Final = struct.Struct("<2sBBIQQQQQ")
+_RECORD: Final = struct.Struct("<BBI")
+_NUMBER: Final = struct.Struct("<Q")
 
 
 class Header:

@@ -30,10 +30,10 @@ class Books:
         self.late_reports: i64 = 0
         self.clock_now = 0.0
 
-    def keeper(self, root: int) -> int:
+    def keeper(self, root: i64) -> int:
         """The task whose worker keeps the book of `root`; 0 when the id is of no topology like ours."""
         index = root >> INDEX_SHIFT
-        return self.keeper_of(index) if index < len(self.spout_tasks) else 0
+        return self.keeper_of(int(index)) if index < len(self.spout_tasks) else 0
 
     def keeper_of(self, ordinal: int) -> int:
         """The task whose worker keeps the book of the spout task with this ordinal."""
@@ -41,11 +41,11 @@ class Books:
             return self.acker_tasks[ordinal % len(self.acker_tasks)]
         return self.spout_tasks[ordinal]
 
-    def spout_task(self, root: int) -> int:
+    def spout_task(self, root: i64) -> int:
         index = root >> INDEX_SHIFT
         return self.spout_tasks[index] if index < len(self.spout_tasks) else 0
 
-    def home_tree(self, root: int) -> Tree | None:
+    def home_tree(self, root: i64) -> Tree | None:
         """The open tree of `root` if its whole book is kept in this worker."""
         spout = self.spouts.get(self.spout_task(root))
         tree = spout.emitter.pending.get(root) if spout is not None else None
@@ -99,7 +99,11 @@ class Books:
     def finish(self, tree: Tree, done: bool, reason: int = FAILED) -> None:
         """Verdict for a tree of one of this worker's spouts; the first one counts."""
         spout = self.spouts.get(int(tree.task))
-        if spout is not None and spout.emitter.pending.remove(tree.root) is not None:
+        if spout is not None:
+            self.close(spout, tree, done, reason)
+
+    def close(self, spout: SpoutTask, tree: Tree, done: bool, reason: int) -> None:
+        if spout.emitter.pending.remove(tree.root) is not None:
             spout.settle(tree, done, reason, self.clock_now)
 
     def fail_tree(self, tree: Tree) -> None:
@@ -110,32 +114,32 @@ class Books:
         else:
             self.fail_root(tree.root)
 
-    def report(self, root: int, edges: int) -> None:
+    def report(self, root: i64, edges: i64) -> None:
         """Some edges of `root` were consumed and emitted in this worker; `edges` is the XOR of their ids."""
         task = self.keeper(root)
-        outbox = self.outbox_of(task)
-        if outbox is not None:
-            outbox.reports.append(root)
-            outbox.reports.append(edges)
-            if not outbox.dirty:
-                outbox.mark()
-            return
         spout = self.spouts.get(task)
         if spout is not None:
             self.reported(spout, root, edges)
             return
+        outbox = self.outbox_of(task)
+        if outbox is not None:
+            outbox.reports.append(int(root))
+            outbox.reports.append(int(edges))
+            if not outbox.dirty:
+                outbox.mark()
+            return
         ledger = self.ledgers.get(task)
         if ledger is not None:
-            self.tell(ledger.ack(root, edges))
+            self.tell(ledger.ack(int(root), int(edges)))
 
-    def reported(self, spout: SpoutTask, root: int, edges: int) -> None:
+    def reported(self, spout: SpoutTask, root: i64, edges: i64) -> None:
         tree = spout.emitter.pending.get(root)
         if tree is None:
             self.late_reports += 1
             return
         tree.edges ^= edges
         if tree.count == 0 and tree.edges == 0 and not tree.failed:
-            self.finish(tree, True)
+            self.close(spout, tree, True, FAILED)
 
     def send_init(self, root: int, edges: int, spout_task: int) -> None:
         task = self.keeper(root)
@@ -213,8 +217,11 @@ class Books:
             ledger.touch(root)
 
     def receive_reports(self, values: list[int]) -> None:
-        for position in range(0, len(values), 2):
+        position: i64 = 0
+        end: i64 = len(values)
+        while position < end:
             self.report(values[position], values[position + 1])
+            position += 2
 
     def receive_inits(self, values: list[int]) -> None:
         for position in range(0, len(values), 3):

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import random
+
 from rainband.worker.window import START, Window
 
 
-def run(window: Window, capacity: float, latency_s: float, seconds: float, now: float = 0.0) -> tuple[float, float]:
-    """A server of `capacity` trees/s and a fixed latency: rate = min(capacity, size / latency). Returns (rate, now)."""
-    settled = 0.0
+def run(
+    window: Window, capacity: float, latency_s: float, seconds: float, now: float = 0.0, noise: float = 0.0
+) -> tuple[float, float]:
+    """A server of `capacity` trees/s and a fixed latency: rate = min(capacity, size / latency). Returns (rate, now).
+
+    `noise`: by how much of itself the capacity differs, anew every 10 ms.
+    """
+    settled = float(max(window.measured_settled, window.round_settled))
+    dice = random.Random(1)
     step = 0.001
     rate = 0.0
-    for _ in range(int(seconds / step)):
-        rate = min(capacity, window.size / latency_s)
+    factor = 1.0
+    for number in range(int(seconds / step)):
+        if number % 10 == 0:
+            factor = 1.0 + dice.uniform(-noise, noise)
+        rate = min(capacity * factor, window.size / latency_s)
         settled += rate * step
         now += step
         window.held_back(now, int(settled))
@@ -24,6 +35,28 @@ def test_grows_until_more_brings_no_more() -> None:
     rate, _ = run(window, capacity=100_000, latency_s=0.01, seconds=3)
     assert rate == 100_000
     assert 1000 <= window.size <= 4096
+
+
+def test_shrinks_when_less_does_as_well() -> None:
+    window = Window(1 << 20, 30.0, 0.0)
+    _, now = run(window, capacity=100_000, latency_s=0.01, seconds=3)
+    rate, now = run(window, capacity=10_000, latency_s=0.01, seconds=20, now=now)
+    assert rate == 10_000
+    assert 100 <= window.size <= 400
+    rate, _ = run(window, capacity=100_000, latency_s=0.01, seconds=6, now=now)
+    assert rate == 100_000
+
+
+def test_noise_does_not_drive_it_up() -> None:
+    window = Window(1 << 20, 30.0, 0.0)
+    now = 0.0
+    sizes = []
+    for _ in range(60):
+        _, now = run(window, capacity=100_000, latency_s=0.005, seconds=1, now=now, noise=0.3)
+        sizes.append(window.size)
+    sizes.sort()
+    assert 256 <= sizes[30] <= 1024
+    assert sizes[55] <= 4096
 
 
 def test_never_holds_more_than_completes_in_a_third_of_the_timeout() -> None:
@@ -57,7 +90,6 @@ def test_after_a_standstill_it_grows_again_at_once() -> None:
         now += 0.25
         window.measure(now, settled, window.size)
     assert window.size == 1
-    window.round_settled = window.measured_settled = 0  # `run` counts from 0
     after, _ = run(window, capacity=10_000, latency_s=0.02, seconds=1.5, now=now)
     assert after == before
 
