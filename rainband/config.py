@@ -125,6 +125,9 @@ def _daemon_options() -> Iterator[Option]:
     states = ("sqlite", "memory", "zookeeper://HOST:PORT[,HOST:PORT]/PATH")
     yield Option("nimbus.state", "str", "sqlite", "where nimbus keeps the truth", DAEMON, choices=states)
     yield Option("nimbus.zookeeper.auth.file", "str", None, "file of mode 0600 with user:password", DAEMON)
+    yield Option("nimbus.zookeeper.ca.file", "str", None, "certificates to trust: TLS to ZooKeeper", DAEMON)
+    yield Option("nimbus.zookeeper.cert.file", "str", None, "own certificate, where ZooKeeper asks for one", DAEMON)
+    yield Option("nimbus.zookeeper.key.file", "str", None, "its key, of mode 0600", DAEMON)
     session = "a leader silent for longer is replaced, up to a tick of ZooKeeper (2 s) later"
     yield Option("nimbus.zookeeper.session.secs", "float", 9.0, session, DAEMON, "seconds", 2, 60)
     yield _seconds("nimbus.monitor.freq.secs", 1.0, "how often liveness is looked at", DAEMON)

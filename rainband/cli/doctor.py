@@ -127,6 +127,22 @@ def check_nimbus(config: Config) -> Iterator[Finding]:
     )
 
 
+def check_zookeeper(config: Config) -> Iterator[Finding]:
+    """Where Nimbus keeps its state in ZooKeeper: is it reachable, may we in, and nobody else?"""
+    if "://" not in config["nimbus.state"]:
+        return
+    from rainband.cluster.checkup import check
+    from rainband.errors import RainbandError
+    from rainband.nimbus.state import credentials, tls
+
+    try:
+        session_s = config["nimbus.zookeeper.session.secs"]
+        for found in check(config["nimbus.state"], credentials(config, make=False), session_s, tls(config)):
+            yield Finding("zookeeper", found.state, found.text, found.fix)
+    except RainbandError as error:
+        yield Finding("zookeeper", "bad", error.message, error.fix)
+
+
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-    check_python, check_build, check_packages, check_disk, check_ports, check_nimbus,
+    check_python, check_build, check_packages, check_disk, check_ports, check_zookeeper, check_nimbus,
 )  # fmt: skip

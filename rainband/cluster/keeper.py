@@ -44,6 +44,20 @@ class Place:
     root: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM: the certificates to trust, and our own certificate and key where servers ask for one."""
+
+    ca: str
+    cert: str = ""
+    key: str = ""
+
+    def options(self) -> dict[str, object]:
+        """What kazoo calls it."""
+        own = {"certfile": self.cert, "keyfile": self.key} if self.cert else {}
+        return {"use_ssl": True, "verify_certs": True, "check_hostname": True, "ca": self.ca, **own}
+
+
 def parse(url: str) -> Place:
     """`zookeeper://host:port[,host:port]/path`. Raises UsageError."""
     servers, slash, path = url.removeprefix(SCHEME).partition("/")
@@ -64,7 +78,13 @@ class Keeper:
     """
 
     def __init__(
-        self, place: Place, credentials: str, session_s: float, clock: Clock, lost: Callable[[], None]
+        self,
+        place: Place,
+        credentials: str,
+        session_s: float,
+        clock: Clock,
+        lost: Callable[[], None],
+        tls: Tls | None = None,
     ) -> None:
         user, _, password = credentials.partition(":")
         if not user or not password:
@@ -83,6 +103,7 @@ class Keeper:
             connection_retry=KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_jitter=0.2, max_delay=1.0),
             command_retry=KazooRetry(max_tries=0),
             logger=QUIET,
+            **(tls.options() if tls is not None else {}),
         )
         self._note_session()
         self._client.add_listener(self._hear)

@@ -28,7 +28,7 @@ from kazoo import exceptions as zk
 from rainband.clock import Clock, SystemClock
 from rainband.cluster.campaign import Campaign
 from rainband.cluster.election import Standing
-from rainband.cluster.keeper import LOST, Keeper, parse, unavailable
+from rainband.cluster.keeper import LOST, Keeper, Tls, parse, unavailable
 from rainband.cluster.store import Change, Put, State, check_changes, stale
 from rainband.errors import RainbandError, Refused, StoreError, UsageError
 
@@ -88,7 +88,9 @@ class ZooKeeperStore:
         session_s: float = 9.0,
         identity_file: Path | None = None,
         clock: Clock | None = None,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
         self._identity_file = identity_file
         self._cluster_id = ""
         self._epoch = 0
@@ -100,7 +102,7 @@ class ZooKeeperStore:
         self._keeper, self._campaign = self._connect(url, credentials, session_s)
 
     def _connect(self, url: str, credentials: str, session_s: float) -> tuple[Keeper, Campaign]:
-        keeper = Keeper(parse(url), credentials, session_s, self._clock, self._session_lost)
+        keeper = Keeper(parse(url), credentials, session_s, self._clock, self._session_lost, self._tls)
         return keeper, Campaign(keeper, self._facts)
 
     @property

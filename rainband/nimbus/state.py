@@ -9,6 +9,7 @@ import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rainband.cluster.blobs import Blobs, DirectoryBlobs, MemoryBlobs
 from rainband.cluster.election import Alone, Election
@@ -18,6 +19,9 @@ from rainband.cluster.store import Store
 from rainband.config import Config
 from rainband.errors import NotAllowed, UsageError
 from rainband.messaging.keys import cluster_keys
+
+if TYPE_CHECKING:
+    from rainband.cluster.keeper import Tls
 
 AUTH_FILE = "zookeeper.auth"
 AUTH_BYTES_MAX = 1024
@@ -59,14 +63,31 @@ def open_state(config: Config) -> Opened:
     make_private(directory)
     blobs = DirectoryBlobs(directory / "blobs")
     session_s: float = config["nimbus.zookeeper.session.secs"]
-    shared = ZooKeeperStore(kind, credentials(config), session_s=session_s, identity_file=directory / "cluster.id")
+    known = directory / "cluster.id"
+    shared = ZooKeeperStore(kind, credentials(config), session_s=session_s, identity_file=known, tls=tls(config))
     return Opened(shared, blobs, shared, shared=True)
 
 
-def credentials(config: Config) -> str:
+def tls(config: Config) -> Tls | None:
+    """How to speak TLS to ZooKeeper; None: not at all. Raises UsageError or NotAllowed naming the file."""
+    from rainband.cluster.keeper import Tls
+
+    names = [f"nimbus.zookeeper.{what}.file" for what in ("ca", "cert", "key")]
+    ca, cert, key = (str(Path(config[name]).expanduser()) if config[name] is not None else "" for name in names)
+    if (cert or key) and not (ca and cert and key):
+        raise UsageError(f"TLS to ZooKeeper needs {names[0]}, and {names[1]} together with {names[2]}")
+    for name, path in zip(names, (ca, cert, key), strict=True):
+        if path and not os.access(path, os.R_OK):
+            raise UsageError(f"cannot read {path}", f"{name} must name a file in PEM")
+    if key and os.stat(key).st_mode & 0o077:
+        raise NotAllowed(f"the key {key} is open to other users", f"Run: chmod 600 {key}")
+    return Tls(ca, cert, key) if ca else None
+
+
+def credentials(config: Config, *, make: bool = True) -> str:
     """`user:password` for ZooKeeper: from its file, else made of the cluster's key, else from a file of this user.
 
-    Only the last is made when it is not there; it serves Nimbuses of one user on one machine.
+    Only the last is made when it is not there, and only with `make`; it serves Nimbuses of one user on one machine.
     """
     named: str | None = config["nimbus.zookeeper.auth.file"]
     if named is not None:
@@ -75,7 +96,7 @@ def credentials(config: Config) -> str:
     if keys is not None:
         return f"{USER}:{hmac.new(keys.secret, b'rainband zookeeper', hashlib.sha256).hexdigest()}"
     path = Path("~/.rainband").expanduser() / AUTH_FILE
-    if not path.exists():
+    if make and not path.exists():
         make_private(path.parent)
         write_credentials(path, f"{USER}:{secrets.token_hex(32)}")
     return read_credentials(path)

@@ -80,11 +80,17 @@ def require() -> None:
 class ZooKeeper:
     """One server of an ensemble of `servers` (client, peer and election ports of all) at `host`.
 
-    `prefix` is put before the command line (`ip netns exec ...`).
+    `prefix` is put before the command line (`ip netns exec ...`), `more` are lines of its configuration.
     """
 
     def __init__(
-        self, directory: Path, number: int, servers: list[tuple[int, int, int]], host: str, prefix: Sequence[str]
+        self,
+        directory: Path,
+        number: int,
+        servers: list[tuple[int, int, int]],
+        host: str,
+        prefix: Sequence[str],
+        more: Sequence[str] = (),
     ) -> None:
         self.host = host
         self.prefix = list(prefix)
@@ -97,7 +103,7 @@ class ZooKeeper:
         lines = [
             f"tickTime={TICK_MS}", "initLimit=20", "syncLimit=4", f"dataDir={self.data}", f"clientPort={self.port}",
             f"clientPortAddress={host}", "admin.enableServer=false", "4lw.commands.whitelist=ruok,srvr,stat",
-            "minSessionTimeout=1000",
+            "minSessionTimeout=1000", *more,
         ]
         if len(servers) > 1:
             lines += [f"server.{n}={host}:{peer}:{vote}" for n, (_, peer, vote) in enumerate(servers, 1)]
@@ -157,11 +163,17 @@ class Ensemble:
     """`count` servers that know each other."""
 
     def __init__(
-        self, directory: Path, count: int = 1, *, host: str = "127.0.0.1", prefix: Sequence[str] = ()
+        self,
+        directory: Path,
+        count: int = 1,
+        *,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+        more: Sequence[str] = (),
     ) -> None:
         free = ports.choose(3 * count, "127.0.0.1")
         named = [(free[3 * n], free[3 * n + 1], free[3 * n + 2]) for n in range(count)]
-        self.servers = [ZooKeeper(directory, number, named, host, prefix) for number in range(1, count + 1)]
+        self.servers = [ZooKeeper(directory, number, named, host, prefix, more) for number in range(1, count + 1)]
 
     def start(self) -> None:
         for server in self.servers:
@@ -184,10 +196,15 @@ class Ensemble:
 
 @contextlib.contextmanager
 def ensemble(
-    directory: Path, count: int = 1, *, host: str = "127.0.0.1", prefix: Sequence[str] = ()
+    directory: Path,
+    count: int = 1,
+    *,
+    host: str = "127.0.0.1",
+    prefix: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> Iterator[Ensemble]:
     """A running ensemble; its processes are gone afterwards."""
-    made = Ensemble(directory, count, host=host, prefix=prefix)
+    made = Ensemble(directory, count, host=host, prefix=prefix, more=more)
     try:
         made.start()
         yield made
