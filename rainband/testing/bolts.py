@@ -10,7 +10,7 @@ from rainband.errors import InvalidTopology
 from rainband.local.cluster import LocalCluster, LocalRunning
 from rainband.local.engine import Engine
 from rainband.records import ErrorRecord
-from rainband.testing.completion import ERRORS_MAX, LOOK_S, TIMEOUT_S, complete, tasks_of
+from rainband.testing.completion import ERRORS_MAX, LOOK_S, TIMEOUT_S, complete, tasks_of, trial
 from rainband.topology import inspection
 from rainband.topology.builder import streams_of
 from rainband.topology.components import Bolt, overrides
@@ -69,20 +69,15 @@ def run_bolt(
     on its default stream: `run_bolt(Split(), [["a b"]], fields=["line"]) == [("a",), ("b",)]`. Raises InvalidTopology
     for what could not be part of a topology, and the first error of the bolt unless `raise_errors=False`.
     """
-    topology = trial(bolt, [list(row) for row in check_rows(rows)], fields, component, config or {})
+    topology = around(bolt, [list(row) for row in check_rows(rows)], fields, component, config or {})
     source = topology.load(component)
-    with LocalCluster(
-        virtual_clock=True,
-        seed=seed,
-        record=True,
-        raise_errors=raise_errors,
-        check_values=check_values,
-        secrets=secrets,
-    ) as cluster:
+    with trial(
+        timeout_s, seed=seed, raise_errors=raise_errors, check_values=check_values, secrets=secrets
+    ) as (cluster, watch):
         try:
             cluster.do(lambda engine: engine.submit(topology, {component: source, BOLT: bolt}.__getitem__))
             running = LocalRunning(cluster, topology.name)
-            completed = complete(cluster, running, timeout_s, lambda: tick(cluster, running, ticks))
+            completed = complete(cluster, watch, running, timeout_s, lambda: tick(cluster, running, ticks))
         finally:
             for name in BOUND:
                 vars(bolt).pop(name, None)
@@ -99,7 +94,7 @@ def check_rows(rows: Any) -> Sequence[Sequence[object]]:
     return rows
 
 
-def trial(
+def around(
     bolt: Bolt,
     rows: list[list[object]],
     fields: Sequence[str] | None,

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rainband.config import Config
 from rainband.errors import NotReached
 from rainband.local.cluster import SLOTS, LocalCluster, LocalRunning, Sources
 from rainband.local.engine import Engine
+from rainband.local.recording import EMITTED
 from rainband.records import ErrorRecord, Statistics
+from rainband.testing.watch import Stuck, Watch
 from rainband.topology.graph import Topology, checked
+from rainband.worker.side import SideBoltTask
 from rainband.worker.wiring import LocalTask
 
 TIMEOUT_S = 300.0
@@ -88,26 +94,45 @@ def complete_topology(
     [...]}}` for several streams. `secrets` is what `TopologyContext.secret` finds. A spout that never finishes is left
     alone once nothing has happened for 30 virtual seconds. Raises the first error of user code, unless
     `raise_errors=False`: then failed tuples are replayed or given up as in production. Raises NotReached, naming what
-    is not done, after `timeout_s` virtual seconds.
+    is not done, after `timeout_s` virtual seconds, or when one call has not returned for as many real seconds.
     """
     topology = checked(topology)
     workers = Config.layer(topology.plan.config, config or {})["topology.workers"]
     settings = {"topology.max.error.report.per.interval": ERRORS_MAX, **topology.plan.config, **(config or {})}
-    with LocalCluster(
-        virtual_clock=True,
+    with trial(
+        timeout_s,
         seed=seed,
-        record=True,
         raise_errors=raise_errors,
         check_values=check_values,
         slots=max(SLOTS, workers),
         secrets=secrets,
-    ) as cluster:
+    ) as (cluster, watch):
         running = cluster.submit(topology, config=settings, sources=sources)
-        return complete(cluster, running, timeout_s)
+        return complete(cluster, watch, running, timeout_s)
+
+
+@contextmanager
+def trial(timeout_s: float, **settings: Any) -> Iterator[tuple[LocalCluster, Watch]]:
+    """A cluster in virtual time that records, and ends a call that lasts for more than `timeout_s` real seconds.
+
+    Raises NotReached for such a call.
+    """
+    engines: list[Engine] = []
+    watch = Watch(timeout_s, Work(engines).done, lambda frame, seconds: stuck(engines[0], frame, seconds))
+    try:
+        with watch, LocalCluster(virtual_clock=True, record=True, **settings) as cluster:
+            cluster.do(engines.append)
+            yield cluster, watch
+    except Stuck:
+        raise NotReached(watch.told) from None
 
 
 def complete(
-    cluster: LocalCluster, running: LocalRunning, timeout_s: float, afterwards: Callable[[], None] | None = None
+    cluster: LocalCluster,
+    watch: Watch,
+    running: LocalRunning,
+    timeout_s: float,
+    afterwards: Callable[[], None] | None = None,
 ) -> Completed:
     """Let virtual time pass until the topology is drained, then stop the cluster and hand over what was seen."""
     topology_id = running.summary().topology_id
@@ -115,6 +140,8 @@ def complete(
     last, quiet_since = (0, 0), cluster.now
     while not cluster.run(LOOK_S, lambda engine: engine.drained(topology_id)):
         cluster.raise_error()
+        if watch.told:
+            raise Stuck
         work, busy = cluster.do(lambda engine: (work_done(engine, topology_id), is_busy(engine, topology_id)))
         if busy or work != last:
             last, quiet_since = work, cluster.now
@@ -124,7 +151,10 @@ def complete(
             raise NotReached(cluster.do(lambda engine: complaint(engine, running, topology_id, timeout_s)))
     if afterwards is not None:
         afterwards()
-    return _completed(cluster, running)
+    completed = _completed(cluster, running)
+    if watch.told:
+        raise Stuck
+    return completed
 
 
 def _completed(cluster: LocalCluster, running: LocalRunning) -> Completed:
@@ -153,6 +183,44 @@ def work_done(engine: Engine, topology_id: str) -> tuple[int, int]:
             emitted += int(made.bolt.emitter.emitted)
             executed += int(made.bolt.executed)
     return emitted, executed
+
+
+class Work:
+    """Says how far the calls of user code have come, as something that changes with each that returns.
+
+    Emits do not count: a call that emits for ever is stuck as well. `engines`: none yet, or the one to look at.
+    """
+
+    def __init__(self, engines: list[Engine]) -> None:
+        self._engines = engines
+        self._seen = 0
+        self._count = 0
+
+    def done(self) -> tuple[int, int]:
+        """Passes of the workers; tuples that were executed, acked or failed."""
+        passes = 0
+        for engine in self._engines:
+            passes += sum(worker.passes for host in engine.hosts for _, worker in host.workers())
+            for guest in list(engine.guests.values())[:1]:
+                fresh = guest.recorder.events[self._seen :]
+                self._seen += len(fresh)
+                self._count += sum(event.kind != EMITTED for event in fresh)
+        return passes, self._count
+
+
+def stuck(engine: Engine, frame: FrameType | None, seconds: float) -> str:
+    """Which call has not returned, in one line. `frame` is that of the user's function, if it is known."""
+    tasks = [made for host in engine.hosts for _, worker in host.workers() for made in worker.wiring.tasks.values()]
+    instance = frame.f_locals.get("self") if frame is not None else None
+    found = [made for made in tasks if made.instance is instance] or [
+        made for made in tasks if (runner := made.bolt or made.spout) is not None and runner.emitter.active
+    ]
+    who = f"'{found[0].component}' task {found[0].task}" if found else "a component"
+    where = "a call"
+    if frame is not None:
+        where = f"{frame.f_code.co_name}(), {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    names = ", ".join(guest.topology.name for guest in engine.guests.values())
+    return f"'{names}' is not complete: {who} has not returned from {where}, for {seconds:.0f} s"
 
 
 def is_busy(engine: Engine, topology_id: str) -> bool:
@@ -188,6 +256,8 @@ def complaint(engine: Engine, running: LocalRunning, topology_id: str, timeout_s
                 reasons.append(f"{len(ids)} messages of spout {name} are pending, as {ids[0]!r:.80}")
             elif made.reliable is not None and made.reliable.book.rows:
                 reasons.append(f"{len(made.reliable.book.rows)} messages of spout {name} wait to be replayed")
+        elif isinstance(made.bolt, SideBoltTask) and made.bolt.in_flight:
+            reasons.append(f"{made.bolt.in_flight} calls of bolt {name} have not returned")
         elif made.bolt is not None and not made.bolt.idle:
             reasons.append(f"bolt {name} has {made.bolt.queued} tuples queued")
     errors = [f"'{error.component}' task {error.task} raised {error.error}" for error in running.errors()]
