@@ -20,7 +20,7 @@ from pathlib import Path
 
 from simulation.faults import draw_faults
 from simulation.options import draw
-from simulation.planted import BUGS
+from simulation.planted_control import BUGS
 from simulation.shrink import Shrinker
 from simulation.world import Outcome, run
 

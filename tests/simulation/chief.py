@@ -230,6 +230,13 @@ class NimbusProcess:
             if isinstance(self.store, SharedStore):
                 self.store.ring()
 
+    def get_on(self) -> None:
+        """Whatever it was waiting for is answered."""
+        self.clock.busy_until = min(self.clock.busy_until, self.world.time)
+        self.wake()
+        if isinstance(self.store, SharedStore):
+            self.store.get_on()
+
     def arrive(self, source: str, request: Request, answer: Answer) -> None:
         if self.alive:
             self.requests += 1

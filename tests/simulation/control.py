@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rainband.nimbus.rows import read_entries
+import msgspec
+
+from rainband.nimbus.rows import TopologyRow, read_entries
+from rainband.records import Status
 from simulation.ensemble import ADDRESS
 
 if TYPE_CHECKING:
@@ -12,7 +15,8 @@ if TYPE_CHECKING:
     from simulation.faults import Fault
     from simulation.world import World
 
-DAMAGED = "topology/bad-999-1"
+DAMAGED = "bad-999-1"
+POOR = "poor-998-1"
 
 
 class ControlFaults:
@@ -33,10 +37,10 @@ class ControlFaults:
             ensemble.flaky = ensemble.slow_s = 0.0
             if ensemble.down:
                 ensemble.set_down(False)
-        living = world.living_nimbuses()
-        for nimbus in living:
+        for nimbus in world.living_nimbuses():
             nimbus.dies = ""
-            if ensemble is None and nimbus is not living[-1]:
+            nimbus.get_on()
+            if ensemble is None and nimbus is not world.nimbuses[-1]:
                 nimbus.kill()
             elif nimbus.stopped:
                 nimbus.set_stopped(False)
@@ -176,7 +180,8 @@ class ControlFaults:
         """The disk of one Nimbus is replaced, if the others have what was on it."""
         world = self.world
         machine = fault.number % len(world.blobs)
-        needed = {entry.plan.bundle for entry in read_entries(world.disk.values)[0].values()}
+        stored = read_entries(world.disk.values)[0]
+        needed = {entry.plan.bundle for topology_id, entry in stored.items() if topology_id != POOR}
         others = [blobs for number, blobs in enumerate(world.blobs) if number != machine]
         self._struck(fault)
         if all(any(blobs.holds(digest) for blobs in others) for digest in needed):
@@ -184,9 +189,17 @@ class ControlFaults:
             world.blobs[machine].wipe()
 
     def _damage_row(self, fault: Fault) -> None:
-        """A stored topology that nobody can read."""
+        """A stored topology that nobody can read, or one whose bundle is nowhere."""
         world = self.world
-        if world.ensemble is not None:
-            world.ensemble.put(DAMAGED, b"\x93nonsense")
-        else:
-            world.disk.values[DAMAGED] = world.disk.durable[DAMAGED] = b"\x93nonsense"
+        rows = {f"topology/{DAMAGED}": b"\x93nonsense"}
+        if fault.size < 0.5:
+            plan = msgspec.structs.replace(world.loads["t0"].plan, name="poor", bundle="0" * 64)
+            row = TopologyRow("poor", POOR, 998, Status.KILLED, Status.ACTIVE, 0.0, 1000.0)
+            rows = {f"topology/{POOR}": msgspec.msgpack.encode(row), f"plan/{POOR}": plan.encode()}
+        for key, value in rows.items():
+            if key in world.disk.values:
+                continue
+            if world.ensemble is not None:
+                world.ensemble.put(key, value)
+            else:
+                world.disk.values[key] = world.disk.durable[key] = value

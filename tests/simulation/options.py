@@ -77,7 +77,10 @@ class Options:
 
 
 def draw(seed: int, roots: int | None = None) -> Options:
-    """The options of `seed`; `roots` overrides how many rows the spouts have in all."""
+    """The options of `seed`; `roots` overrides how many rows the spouts have in all.
+
+    A long chain with little credit gets a fast network: else a tree takes longer than its timeout, and never ends.
+    """
     rng = Random(f"options {seed}")
     calm = rng.random() < 0.08
     supervisors = rng.choice((1, 2, 2, 3, 3, 3, 4, 5, 6))
@@ -90,6 +93,9 @@ def draw(seed: int, roots: int | None = None) -> Options:
     topologies = 2 if room >= 2 and rng.random() < 0.25 else 1
     safety_s = rng.uniform(4.0, 12.0)
     pending = rng.choice((1, 4, 16, 100, 1000))
+    credit = rng.choice((1, 2, 3, 8, 64, 4096))
+    bolts = rng.choice((1, 2, 2, 3, 3, 4, 5, 6))
+    delays_s = (0.0005, 0.002) if credit <= 8 and bolts > 3 else (0.0005, 0.002, 0.01, 0.04)
     wanted = roots if roots is not None else rng.choice((60, 120, 200, 300) if pending > 1 else (30, 60))
     return Options(
         seed,
@@ -99,15 +105,15 @@ def draw(seed: int, roots: int | None = None) -> Options:
         supervisors=supervisors,
         slots=slots,
         workers=rng.randint(1, min(6, max(1, room // topologies))),
-        bolts=rng.choice((1, 2, 2, 3, 3, 4, 5, 6)),
+        bolts=bolts,
         spouts=rng.choice((1, 1, 2)),
         timeout_s=rng.choice((3.0, 4.0, 5.0, 6.0)),
-        credit=rng.choice((1, 2, 3, 8, 64, 4096)),
+        credit=credit,
         pending=pending,
         ackers=rng.choice((-1, -1, -1, 1, 2, 3)),
         wait_ms=rng.choice((5.0, 20.0, 50.0)),
         pass_s=rng.choice((0.002, 0.005, 0.01)),
-        delay_s=rng.choice((0.0005, 0.002, 0.01, 0.04)),
+        delay_s=rng.choice(delays_s),
         jitter_s=rng.choice((0.0, 0.0, 0.005, 0.1)),
         loss=rng.choice((0.001, 0.02, 0.1, 0.3)) if lossy and rng.random() < 0.7 else 0.0,
         repeats=rng.choice((0.01, 0.1, 0.3)) if lossy and rng.random() < 0.5 else 0.0,

@@ -300,7 +300,7 @@ class World:
     def finals(self) -> list[tuple[str, Guest]]:
         """The topologies that are there now."""
         entries = read_entries(self.disk.values)[0]
-        return [(topology_id, self.guests[topology_id]) for topology_id in sorted(entries)]
+        return [(topology_id, self.guests[topology_id]) for topology_id in sorted(entries) if topology_id not in self.laws.foreign]
 
     def _converged(self) -> bool:
         if not self.client.idle or len(self.finals()) < len(self.loads):
@@ -400,7 +400,7 @@ class World:
                 raise Violation(f"A9: no order explains what clients were told of {name}: {tell(operations, name)}")
 
     def _is_clear(self) -> bool:
-        rows = [key for key in self.disk.values if "/" in key and key not in self.laws.foreign]
+        rows = [key for key in self.disk.values if key.partition("/")[2] not in {"", *self.laws.foreign}]
         rows += [digest for blobs in self.blobs for digest in blobs.digests()]
         slots = [s.slot for h in self.hosts if h.supervisor for s in h.supervisor.stations.values() if s.slot.wanted]
         homes = [home for host in self.hosts for home in host.homes]
@@ -409,8 +409,9 @@ class World:
     def describe(self) -> str:
         """What stands in the way, for people."""
         parts = [f"waiting requests {[k for k, v in self.client.queue.items() if v]}"]
-        for topology_id, entry in sorted(read_entries(self.disk.values)[0].items()):
-            guest = self.guests[topology_id]
+        entries = read_entries(self.disk.values)[0]
+        for topology_id, guest in self.finals():
+            entry = entries[topology_id]
             unfinished = guest.oracle.unfinished()
             parts.append(f"{topology_id} {entry.shown_status} {len(unfinished)} rows unfinished, {unfinished[:5]}")
         for process in self.processes():
