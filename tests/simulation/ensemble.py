@@ -1,7 +1,7 @@
-"""A small ZooKeeper in virtual time, and a Nimbus's line to it: sessions that expire, answers that get lost, late writes.
+"""A small ZooKeeper in virtual time, and a Nimbus's line to it: sessions expire, answers get lost, writes come late.
 
 The real ZooKeeperStore and Campaign run on top; `SimKeeper` stands for their connection. A call is made at one instant
-of the heap; how long it took is put on the clock of the *actor* that made it, who does nothing before that time is over.
+of the heap; how long it took is put on the clock of the *actor* that made it, who does nothing until that is over.
 """
 
 from __future__ import annotations

@@ -299,8 +299,8 @@ class World:
 
     def finals(self) -> list[tuple[str, Guest]]:
         """The topologies that are there now."""
-        entries = read_entries(self.disk.values)[0]
-        return [(topology_id, self.guests[topology_id]) for topology_id in sorted(entries) if topology_id not in self.laws.foreign]
+        known = sorted(read_entries(self.disk.values)[0].keys() - self.laws.foreign)
+        return [(topology_id, self.guests[topology_id]) for topology_id in known]
 
     def _converged(self) -> bool:
         if not self.client.idle or len(self.finals()) < len(self.loads):
