@@ -99,6 +99,8 @@ class ControlFaults:
 
     def _second_nimbus(self, fault: Fault) -> None:
         """The leader stands still, another takes over the same disk, then the old one goes on."""
+        if self.world.ensemble is not None:
+            return
         for nimbus in self.world.living_nimbuses():
             nimbus.set_stopped(True)
             self._later(fault, nimbus.set_stopped, False)

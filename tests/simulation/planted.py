@@ -38,7 +38,7 @@ from simulation.disks import SimStore
 
 Plant = Callable[[], None]
 CALM: dict[str, Any] = {"faults": (), "loss": 0.0, "repeats": 0.0, "fifo": True, "stale_frames": False, "jitter_s": 0.0}
-SPREAD: dict[str, Any] = {"supervisors": 3, "slots": 4, "workers": 4, "bolts": 3}
+SPREAD: dict[str, Any] = {"nimbuses": 1, "supervisors": 3, "slots": 4, "workers": 4, "bolts": 3}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def link_reset_forgets_what_was_lost() -> None:
     put(Worker, "lose_tasks", lambda self, tasks, reason: None)
 
 
-@bug(faulty("stop_supervisor", "kill_supervisor", "isolate"), lease_s=5.0)
+@bug(faulty("isolate", "stop_supervisor", every_s=2.0), lease_s=5.0, slots=2, workers=6, safety_s=16.0, topologies=1)
 def fenced_process_is_not_told() -> None:
     put(Links, "_condemn", lambda self, incarnation, frame: None)
 
