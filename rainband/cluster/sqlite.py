@@ -155,9 +155,14 @@ def take_lock(directory: Path) -> int:
 
 
 def make_private(directory: Path) -> None:
-    """Make `directory` (mode 0700) when it is not there; UsageError when that, or writing into it, is impossible."""
+    """Make `directory`, and those above it that are not there, with mode 0700 whatever the umask.
+
+    UsageError when that, or writing into it, is impossible.
+    """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for missing in [path for path in reversed((directory, *directory.parents)) if not path.exists()]:
+            missing.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(exist_ok=True)
     except OSError as error:
         raise unwritable(directory, error) from None
     if not os.access(directory, os.W_OK | os.X_OK):

@@ -41,8 +41,8 @@ class Roster:
             raise Refused(f"{name[:80]!r} cannot name a supervisor", f"A name must match {NAME_RULE}")
         if len(beat.ports) > PORTS_MAX or any(not 0 < port < 65536 for port in beat.ports):
             raise Refused(f"supervisor {name}: its ports must be from 1 to 65535, {PORTS_MAX} at most")
-        if name not in self._newest and len(self._newest) >= SUPERVISORS_MAX:
-            raise Refused(f"{SUPERVISORS_MAX} supervisors are known already")
+        if name not in self._newest and len(self._newest) >= SUPERVISORS_MAX and not self._forget_one():
+            raise Refused(f"{SUPERVISORS_MAX} supervisors are alive already")
         before = self._newest.get(name)
         restarted = before is None or before.incarnation != beat.incarnation
         if restarted:
@@ -67,9 +67,19 @@ class Roster:
         self.changed |= bool(dead)
         for name in [name for name, last in self._last.items() if now > last + REMEMBER_DEAD_S]:
             if not self.liveness.alive(name):
-                for known in (self._newest, self._first, self._last):
-                    known.pop(name, None)
+                self._forget(name)
         return dead
+
+    def _forget(self, name: str) -> None:
+        for known in (self._newest, self._first, self._last):
+            known.pop(name, None)
+
+    def _forget_one(self) -> bool:
+        """Make room: forget one of the dead. False when there is none."""
+        dead = next((name for name in self._newest if not self.liveness.alive(name)), None)
+        if dead is not None:
+            self._forget(dead)
+        return dead is not None
 
     def take_changed(self) -> bool:
         changed, self.changed = self.changed, False

@@ -510,3 +510,16 @@ def test_bundles_that_were_lost_are_asked_back_from_one_supervisor_at_a_time() -
     assert asked(13.0) == {"a": (), "b": (DIGEST,)}
     ask(nimbus, Upload(DIGEST, 0, BUNDLE, True), 14.0)
     assert asked(14.0) == asked(24.0) == {"a": (), "b": ()}
+
+
+def test_names_that_somebody_invented_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rainband.nimbus.roster.SUPERVISORS_MAX", 3)
+    nimbus = make()
+    for number in range(3):
+        assert isinstance(ask(nimbus, heartbeat(f"invented-{number}", ports=())), HeartbeatReply)
+    assert "3 supervisors are alive already" in refusal(ask(nimbus, heartbeat("honest"), 1.0))
+    ask(nimbus, heartbeat("invented-1", ports=()), 29.0)
+    nimbus.tick(31.0)
+    for name in ("honest", "another"):
+        assert isinstance(ask(nimbus, heartbeat(name), 31.0), HeartbeatReply)
+    assert "3 supervisors" in refusal(ask(nimbus, heartbeat("one-more"), 31.0))
