@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,8 @@ from rainband.records import Slot as SlotName
 from rainband.supervisor import ports, processes, slot
 from rainband.supervisor.disk import Disk, WorkerRecord
 from rainband.supervisor.localizer import localized
-from rainband.supervisor.processes import Process
+from rainband.supervisor.memory import WORDS, OomKills
+from rainband.supervisor.processes import Exit, Process
 from rainband.supervisor.pulse import Pulse
 from rainband.supervisor.slot import Limits, Slot, State
 from rainband.topology.home import Progress, read_plan, stacks_path
@@ -96,6 +97,7 @@ class Station:
         self.unexplained: dict[int, tuple[float, ErrorRecord]] = {}
         self.errors_sent: list[ErrorRecord] = []
         self.pulse: Pulse | None = None
+        self.oom_kills: OomKills | None = None
         self.progress: Progress | None = None
         self.stacks: StacksRequest | None = None
         self.beats = 0
@@ -209,6 +211,7 @@ class Station:
             self.process = processes.start(command, cwd=home, log=log, env=self.shop.environment)
         except OSError as error:
             return slot.StartFailed(f"{error.strerror or error} ({error.filename or command[0]})")
+        self.oom_kills = OomKills(self.process.pid)
         self._remember(WorkerRecord(topology, self.process.identity, restarts=self.slot.restarts))
         logger.info("slot %d: started worker %d of %s", self.port, self.process.pid, topology)
         return slot.Started(self.process.pid)
@@ -216,6 +219,7 @@ class Station:
     def adopt(self, process: Process, record: WorkerRecord, now: float) -> None:
         """Take over a worker that an earlier supervisor started."""
         self.process = process
+        self.oom_kills = OomKills(process.pid)
         self._remember(record)
         self.feed(slot.Adopted(record.topology, process.pid), now)
 
@@ -230,7 +234,7 @@ class Station:
         """The process is gone: end what it left, and let the machine decide."""
         assert self.process is not None
         pid = self.process.pid
-        end = self.process.reap()
+        end = self._reap(self.process)
         self.process.close()
         self.process = None
         if self.progress is not None:
@@ -246,6 +250,13 @@ class Station:
             self._remember(None)
         if expected:
             self.beat = None
+
+    def _reap(self, process: Process) -> Exit:
+        """How it ended, also when that was for want of memory."""
+        end = process.reap()
+        if end.from_outside and not self.slot.killed and self.oom_kills is not None and self.oom_kills.more():
+            return replace(end, cause=f"{end.cause}, {WORDS}")
+        return end
 
     def _record_end(self, pid: int, cause: str, due: float) -> None:
         """An end without a word of the worker itself, told in its place; after a crash its word may be under way."""
@@ -272,6 +283,8 @@ class Station:
         self._take_unexplained(now)
         if self.process is None or self.slot.state is not State.RUNNING:
             return
+        if self.oom_kills is not None:
+            self.oom_kills = self.oom_kills.follow()
         if self.pulse is None:
             self.pulse = Pulse(self.shop.worker_timeout_s, now)
         if self.progress is None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kit.chaos import SHORT, Arena, Case, alive, now, wait
+from kit.chaos_host import memory_group, needs_root
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"slots": 8, "settings": SHORT}
@@ -20,6 +21,7 @@ WORKER_BACK_S = 2.0
 REPLAY_S = 5.0
 DAEMON_BACK_S = 5.0
 STANDSTILL_S = 2.0
+LOOK_S = 1.5
 
 
 def kill_and_judge(case: Case, component: str, without: tuple[str, ...] = ()) -> None:
@@ -89,6 +91,31 @@ def test_f07_worker_ends_by_itself(case: Case, order: str, arguments: tuple[int,
     check(case, back_s)
     assert case.arena.logged("supervisor-1", f"worker {dead[0]}", "died", cause)
     assert any(cause in error.error for error in case.running.errors())
+
+
+@needs_root
+def test_f07_worker_is_killed_for_want_of_memory(case: Case) -> None:
+    """The catalogue asks for the cause: not just signal 9, which anybody may have sent."""
+    victim = case.worker("relay", without=("numbers",))
+    with memory_group(f"rainband-{os.getpid()}", 64 << 20) as group:
+        group.write_text(str(victim.pid))
+        joined = now()
+        wait(lambda: now() >= joined + LOOK_S, 5.0)
+        at = case.fault()
+        wait(lambda: order_until_dead(case, victim.pid), 20.0, case.explain)
+        back_s = case.wait_replaced(victim) - at
+        case.wait_flowing()
+    case.judge()
+    print(f"back after {back_s:.1f} s")
+    assert case.arena.logged("supervisor-1", f"worker {victim.pid}", "died", "signal 9 (SIGKILL)", "out of memory")
+    assert any("out of memory" in error.error for error in case.running.errors())
+
+
+def order_until_dead(case: Case, pid: int) -> bool:
+    """Either task of the component may take the order; the one that is not in the group only raises."""
+    if alive(pid):
+        case.order("relay", "eat", 100)
+    return not alive(pid)
 
 
 @pytest.mark.parametrize(("order", "error"), [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt")])

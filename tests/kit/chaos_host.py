@@ -42,6 +42,30 @@ def small_disk(directory: Path, kib: int) -> Iterator[Path]:
         run("umount", "-l", str(directory))
 
 
+@contextlib.contextmanager
+def memory_group(name: str, limit_bytes: int) -> Iterator[Path]:
+    """A control group with a limit; write a pid into the file to put that process there."""
+    group = Path("/sys/fs/cgroup/memory") / name
+    if not group.parent.is_dir():
+        group = Path("/sys/fs/cgroup") / name
+    try:
+        group.mkdir()
+        limit = next(path for path in (group / "memory.limit_in_bytes", group / "memory.max") if path.exists())
+        limit.write_text(str(limit_bytes))
+    except (OSError, StopIteration) as error:
+        pytest.skip(f"no control group for memory: {error!r}")
+    try:
+        yield group / "cgroup.procs"
+    finally:
+        wait(lambda: removed(group), 10.0, f"{group} cannot be removed")
+
+
+def removed(directory: Path) -> bool:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+    return not directory.exists()
+
+
 def fill(directory: Path) -> Path:
     """Leave no byte free; the file that takes them all."""
     filler = directory / "filler"
@@ -54,9 +78,13 @@ def fill(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def failing_calls(pid: int, calls: str, how: str) -> Iterator[subprocess.Popen[str]]:
-    """Attach strace so that system calls of the process fail, wait, or kill it: see `-e inject` in strace(1)."""
-    argv = ["strace", "-f", "-p", str(pid), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"]
+def failing_calls(pid: int, calls: str, how: str, log: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Attach strace so that system calls of the process fail, wait, or kill it: see `-e inject` in strace(1).
+
+    `log` gets a line per call, with INJECTED in those that were made to fail.
+    """
+    out = str(log or "/dev/null")
+    argv = ["strace", "-f", "-p", str(pid), "-o", out, "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"]
     tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         assert tracer.stderr is not None

@@ -75,6 +75,8 @@ def obey(what: str, *arguments: str) -> None:
         sys.exit(int(arguments[0]))
     elif what == "interrupt":
         raise KeyboardInterrupt
+    elif what == "raise":
+        raise RuntimeError(" ".join(arguments))
     elif what == "sleep":
         time.sleep(float(arguments[0]))
     elif what == "spin":
@@ -82,7 +84,7 @@ def obey(what: str, *arguments: str) -> None:
         while time.monotonic() < until:
             pass
     elif what == "eat":
-        memory = [bytearray(1 << 20) for _ in range(int(arguments[0]))]
+        memory = [bytearray(b"x" * (1 << 20)) for _ in range(int(arguments[0]))]
         raise RuntimeError(f"ate {len(memory)} MiB and still hungry")
     elif what == "ignore":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
