@@ -51,6 +51,26 @@ def test_f06_worker_stands_still_for_good(case: Case) -> None:
     assert case.arena.logged(name, f"worker {victim.pid}", "given up", "stopped by a signal")
 
 
+def test_f06_whole_host_stands_still_and_its_workers_wake_first(case: Case, host: str) -> None:
+    """Replaced while they stood still, the old processes find themselves fenced: nothing they do counts."""
+    kept = [w.pid for w in case.workers() if w.pid not in workers_of(case, host)]
+    old = workers_of(case, host)
+    supervisor = case.arena.pid(host)
+    case.fault()
+    for pid in [supervisor, *old]:
+        case.arena.stop(pid)
+    wait_moved(case, host, LEASE_S + 8.0)
+    for pid in old:
+        case.arena.go_on(pid)
+    case.wait_flowing()
+    case.arena.go_on(supervisor)
+    wait(lambda: not any(alive(pid) for pid in old), 10.0, case.explain)
+    case.mended()
+    case.wait_flowing()
+    case.judge()
+    assert {w.pid for w in case.workers()} >= set(kept)
+
+
 @pytest.fixture
 def host(case: Case) -> Iterator[str]:
     """The supervisor that has some of the bolts but not the spout."""
