@@ -15,6 +15,7 @@ HOT = (
     "rainband/acker/ledger.py",
     "rainband/groupings/hashing.py",
     "rainband/groupings/choosers.py",
+    "rainband/messaging/columns.py",
     "rainband/messaging/frames.py",
     "rainband/messaging/link.py",
     "rainband/messaging/links.py",

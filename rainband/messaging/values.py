@@ -23,6 +23,7 @@ import msgspec
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from rainband.errors import ValueRefused, WireError
+from rainband.messaging.columns import columns_of, only
 from rainband.messaging.value_types import (
     Known,
     arrow_buffer,
@@ -109,22 +110,19 @@ def encode_rows(rows: Sequence[tuple[object, ...]], pickle_types: frozenset[str]
     Raises ValueRefused, naming the field's index and the type, when a value cannot travel; ValueError when the rows
     differ in width.
     """
-    columns = list(zip(*rows, strict=True))
+    columns = columns_of(rows) if rows else []
     try:
         return _encode_columns(len(rows), columns, pickle_types, False)
     except (OverflowError, UnicodeEncodeError):  # an int beyond 64 bits, half a surrogate pair: look at each value
         return _encode_columns(len(rows), columns, pickle_types, True)
 
 
-def _encode_columns(count: int, columns: list[Any], pickle_types: frozenset[str], wide: bool) -> bytes:
-    packed: list[Any] = [count]
+def _encode_columns(count: int, columns: list[list[object]], pickle_types: frozenset[str], wide: bool) -> bytes:
+    packed: list[object] = [count]
     for index, column in enumerate(columns):
-        types = list(map(type, column))
-        same = types.count(types[0]) == count and types[0] in PLAIN_TYPES
-        if (same or PLAIN_TYPES.issuperset(types)) and not wide:
-            packed.append(column)
-        else:
-            packed.append(_pack_column(index, column, pickle_types, wide))
+        if wide or not only(PLAIN_TYPES, column):
+            column = _pack_column(index, column, pickle_types, wide)
+        packed.append(column)
     return _encode(packed)
 
 
@@ -156,7 +154,7 @@ def decode_rows(data: bytes | memoryview, pickle_types: frozenset[str] = NO_PICK
     return list(zip(*columns, strict=True)) if columns else [()] * count
 
 
-def _pack_column(index: int, column: tuple[object, ...], pickle_types: frozenset[str], wide: bool) -> list[object]:
+def _pack_column(index: int, column: list[object], pickle_types: frozenset[str], wide: bool) -> list[object]:
     packer = Packer(pickle_types, wide)
     try:
         return [packer.pack(value, 0) for value in column]

@@ -18,8 +18,8 @@ from rainband.messaging.values import PLAIN_TYPES, check_value
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.routes import Agenda, Edge, Gate, Target
 
-OUTSIDE = "emit belongs inside a callback of the runtime, and this is outside one"
-OUTSIDE_FIX = (
+OUTSIDE: Final = "emit belongs inside a callback of the runtime, and this is outside one"
+OUTSIDE_FIX: Final = (
     "Emit in next_tuple, execute, tick, ack or fail, before the call returns; not in __init__, open, prepare, close or "
     "cleanup, and not from a thread of your own"
 )

@@ -20,6 +20,8 @@ from rainband.groupings.choosers import Chooser
 from rainband.topology.tuples import Source, Tuple
 
 ROWS_MAX: Final = 4096
+HOLD_ROWS: Final = 512
+HOLD_PASSES: Final = 4
 WHYS_MAX: Final = 4096
 WHY_CHARACTERS_MAX: Final = 500
 MASK: Final = 0x3FFFFFFFFFFFFFFF
@@ -27,10 +29,16 @@ STEP: Final = 0x1E3779B97F4A7C15
 
 
 class EdgeIds:
-    """Random ids of 62 bits, never zero: a counter from a random start, each step scrambled as in splitmix."""
+    """Random ids of 62 bits, never zero: a counter from a random start, each step scrambled as in splitmix.
 
-    def __init__(self, dice: Random) -> None:
-        self.state: i64 = dice.getrandbits(62)
+    Who knows the state before some ids were drawn can draw the same ones `again`.
+    """
+
+    def __init__(self, state: i64) -> None:
+        self.state: i64 = state & MASK
+
+    def again(self, state: i64) -> EdgeIds:
+        return EdgeIds(state)
 
     def next(self) -> i64:
         """The same compiled or not: the mask cuts off what overflows."""
@@ -294,6 +302,8 @@ class Outbox:
         self.source: Source | None = None
         self.dirty = False
         self.choked = False
+        self.rows: i64 = 0
+        self.held: i64 = 0
         self.reports: list[int] = []
         self.fails: list[int] = []
         self.inits: list[int] = []
@@ -318,6 +328,7 @@ class Outbox:
         if anchor is not None:
             anchor.count += 1
             run.tracked = True
+        self.rows += 1
 
     def turn_to(self, source: Source, credited: bool) -> Run:
         """The run that takes the next tuple of `source`."""
@@ -340,7 +351,16 @@ class Outbox:
         self.runs = []
         self.open = {}
         self.run = None
+        self.rows = 0
         return runs
+
+    def hold(self) -> bool:
+        """Whether to wait for more while there is other work: not for long, and not when a good frame is together."""
+        if self.rows >= HOLD_ROWS or self.held >= HOLD_PASSES:
+            self.held = 0
+            return False
+        self.held += 1
+        return True
 
     @property
     def empty(self) -> bool:
@@ -350,9 +370,9 @@ class Outbox:
 class Agenda:
     """What the next pass of the loop has to do."""
 
-    def __init__(self, levels: int, random: Random) -> None:
+    def __init__(self, levels: int, dice: Random) -> None:
         self.now = 0.0
-        self.ids = EdgeIds(random)
+        self.ids = EdgeIds(dice.getrandbits(62))
         self.ready: list[list[Runner]] = [[] for _ in range(levels)]
         self.ready_count: i64 = 0
         self.settled: list[Tree] = []

@@ -1,9 +1,10 @@
 """Between the outboxes of this worker and the frames of its links, both ways. One message per stream and flush.
 
-A DATA message is one run [stream number, credited, targets, sources, roots, edges, lengths, many, rows]. Targets are a
+A DATA message is one run [stream number, credited, targets, sources, roots, state, lengths, many, rows]. Targets are a
 list of tasks, or one task for all; sources are [task, how many tuples, task, ...]. Successive tuples of one root are a
 stretch with one edge, since they arrive together or not at all: `lengths` says how many tuples each has, empty when all
-are 1; `many` maps a stretch to its further roots. Untracked runs have no roots.
+are 1; `many` maps a stretch to its further roots. The edges are those that EdgeIds draws from `state` on, one for each
+root that is not 0. Untracked runs have no roots.
 An ACKS message is the five lists reports, fails, inits, verdicts, touches, and why some of the roots failed; CREDIT is
 [task, upto, task, ...].
 """
@@ -11,7 +12,7 @@ An ACKS message is the five lists reports, fails, inits, verdicts, touches, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from mypy_extensions import i64
@@ -26,6 +27,7 @@ from rainband.worker.books import Books
 from rainband.worker.routes import Agenda, CreditLine, Outbox, Run, Runner, Target
 
 VALUE_FRAMING_BYTES: Final = 8  # what encode_rows puts around one long str or bytes
+PROXIES_MASK: Final = 1023
 TUPLE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - (1 << 20)
 
 OnRefused = Callable[[Run, int, ValueRefused], None]
@@ -34,7 +36,7 @@ Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Task = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 Ids = list[Id]
 Tasks = list[Task]
-Data = tuple[Task, bool, Task | Tasks, Tasks, Ids, Ids, Tasks, dict[Task, Ids], bytes]
+Data = tuple[Task, bool, Task | Tasks, Tasks, Ids, Id, Tasks, dict[Task, Ids], bytes]
 Acks = tuple[Ids, Ids, Ids, Ids, Ids, dict[Id, str]]
 
 encode: Final = msgspec.msgpack.Encoder().encode
@@ -49,7 +51,12 @@ def pack_tasks(tasks: list[int]) -> object:
 
 
 def check_spans(spans: list[int], count: int) -> None:
-    if min(spans, default=0) < 1 or sum(spans) != count:
+    total: i64 = 0
+    for span in spans:
+        if span < 1:
+            raise WireError("a stretch without tuples")
+        total += span
+    if total != count:
         raise WireError(f"stretches that do not make {count} tuples")
 
 
@@ -84,6 +91,7 @@ class Inbound:
         self.sources: dict[int, Source] = {}
         self.lines: dict[str, dict[int, CreditLine]] = {}
         self.address_of: dict[int, str] = {}
+        self.proxies: list[Tree] = [Tree(0, 0, False, None, 0.0)] * (PROXIES_MASK + 1)
         self.received: i64 = 0
         self.refused: i64 = 0
 
@@ -105,7 +113,7 @@ class Inbound:
 
     def run(self, sender: str, parts: Data) -> None:
         """One run of tuples of one stream; refused as a whole when a source task runs elsewhere by now."""
-        number, credited, targets, sources, roots, edges, lengths, many, data = parts
+        number, credited, targets, sources, roots, state, lengths, many, data = parts
         rows: list[tuple[object, ...]] = decode_rows(data, self.pickle_types)
         count = len(rows)
         if count == 0 or len(rows[0]) != self.width_of(number):
@@ -119,7 +127,7 @@ class Inbound:
             check_spans(lengths, count)
         elif roots:
             lengths = [1] * count
-        if len(targets) != count or len(edges) != len(roots) or len(lengths) != len(roots):
+        if len(targets) != count or len(lengths) != len(roots):
             raise WireError("bad tuples: columns differ in length")
         for task in tasks:
             if self.address_of.get(task) != sender:
@@ -131,47 +139,56 @@ class Inbound:
         self.received += count
         anchors: list[Tree | None] = [None] * count
         if roots:
-            anchors = self.anchors(roots, edges, lengths, many)
+            anchors = self.anchors(roots, state, lengths, many)
         froms = [self.source(number, task) for task in tasks]
         self.deliver(sender, credited, rows, targets, froms, spans, anchors)
 
     def anchors(
-        self, roots: list[Any], edges: list[int], lengths: list[int], many: dict[int, list[int]]
+        self, roots: list[int], state: int, lengths: list[int], many: dict[int, list[int]]
     ) -> list[Tree | None]:
-        """The tree of each tuple: the root's own when its spout is here, else one proxy for all of the run."""
+        """The tree of each tuple: the root's own when its spout is here, else a proxy."""
+        ids = self.agenda.ids.again(state)
         anchors: list[Tree | None] = []
-        seen: dict[Any, Tree] = {}
+        last: Tree | None = None
+        last_root: i64 = 0
         for number in range(len(roots)):
-            root = roots[number]
+            root: i64 = roots[number]
             length: i64 = lengths[number]
             tree: Tree | None = None
-            if root:
-                tree = seen.get(root)
+            if root != 0:
+                tree = last if root == last_root else None
                 if tree is None:
-                    tree = self.tree(root, seen)
-                tree.edges ^= edges[number]
+                    tree = self.tree(root)
+                    last = tree
+                    last_root = root
+                edge = ids.next()
+                tree.edges ^= edge
                 if many and number in many:
-                    tree = self.group(tree, many[number], edges[number], seen)
+                    tree = self.group(tree, many[number], edge)
                 tree.count += length
             while length > 0:
                 anchors.append(tree)
                 length -= 1
         return anchors
 
-    def tree(self, root: int, seen: dict[Any, Tree]) -> Tree:
-        tree = self.books.home_tree(root) if self.books.spouts else None
-        if tree is None:
+    def tree(self, root: i64) -> Tree:
+        """The root's own tree, or a proxy: the one in use if it is still known, so that its reports are folded."""
+        if self.books.spouts:
+            home = self.books.home_tree(root)
+            if home is not None:
+                return home
+        place = root & PROXIES_MASK
+        tree = self.proxies[place]
+        if tree.root != root or tree.failed:
             tree = Tree(root, 0, False, None, 0.0)
-        seen[root] = tree
+            self.proxies[place] = tree
         return tree
 
-    def group(self, tree: Tree, others: list[int], edge: int, seen: dict[Any, Tree]) -> Tree:
+    def group(self, tree: Tree, others: list[int], edge: i64) -> Tree:
         """For tuples of several roots: their edge enters the book of each."""
         trees = [tree]
         for root in others:
-            other = seen.get(root)
-            if other is None:
-                other = self.tree(root, seen)
+            other = self.tree(root)
             other.edges ^= edge
             trees.append(other)
         return Group(trees)
@@ -357,7 +374,7 @@ class Outbound:
             pack_tasks(run.targets if whole else run.targets[start:end]),
             spans(run, start, end),
             stamps.roots,
-            stamps.edges,
+            stamps.state,
             stamps.lengths if stamps.stretched else [],
             stamps.many,
             data,
@@ -398,15 +415,16 @@ class Stamps:
 
     def __init__(self) -> None:
         self.roots: list[int] = []
-        self.edges: list[int] = []
+        self.state = 0
         self.lengths: list[int] = []
         self.many: dict[int, list[int]] = {}
         self.stretched = False
 
     def stamp(self, anchors: list[Tree | None], start: i64, end: i64, agenda: Agenda) -> None:
         """Give each stretch between the positions `start` and `end` an edge, and let go of its anchor."""
+        ids = agenda.ids
+        self.state = int(ids.state)
         roots = self.roots
-        edges = self.edges
         lengths = self.lengths
         while start < end:
             first = start
@@ -420,15 +438,13 @@ class Stamps:
                 self.stretched = True
             if anchor is None:
                 roots.append(0)
-                edges.append(0)
                 continue
-            edge = agenda.ids.next()
+            edge = ids.next()
             if isinstance(anchor, Group):
                 self.stamp_group(anchor, edge)
             else:
                 anchor.edges ^= edge
                 roots.append(int(anchor.root))
-            edges.append(int(edge))
             anchor.count -= length
             if anchor.count == 0:
                 agenda.settled.append(anchor)

@@ -29,6 +29,7 @@ from rainband.worker.beat import make_beat
 from rainband.worker.bind import Instruments, shown
 from rainband.worker.books import Books
 from rainband.worker.deaths import pass_on, spouts_through
+from rainband.worker.dispatch import Dispatch
 from rainband.worker.life import Life, Positions
 from rainband.worker.reports import ErrorReports
 from rainband.worker.routes import Agenda, Outbox, Run
@@ -122,6 +123,7 @@ class Worker:
             self.agenda, self.books, wiring.runners, wiring.targets, wiring.limit, wiring.source, wiring.width, pickles
         )
         self.outbound = Outbound(self.books, pickles, self.config["topology.max.value.bytes"], self.refused_value)
+        self.dispatch = Dispatch(self.agenda, self.books, self.links, self.outboxes, self.inbound, self.outbound)
         self.timeout_s: float = float(self.config["topology.message.timeout.secs"])
         self.timeouts = bool(self.config["topology.enable.message.timeouts"])
         self.stalls = Stalls(self.timeout_s)
@@ -346,7 +348,8 @@ class Worker:
         self.run_bolts()
         self.books.settle()
         more = self.run_spouts(now)
-        self.flush(now)
+        self.dispatch.flush(more or agenda.ready_count > 0)
+        self.links.flush(now, self.network)
         if now >= self.timer_at or now >= self.links.next_at:
             self.timers(now)
         if received or more or agenda.ready_count > 0 or agenda.outboxes:
@@ -433,48 +436,6 @@ class Worker:
         self.books.clock_now = self.agenda.now
         return more
 
-    def flush(self, now: float) -> None:
-        """Tuples, then what settles as their trees are let go: those reports still leave with them."""
-        agenda = self.agenda
-        if agenda.grants:
-            self.flush_grants()
-        for outbox in agenda.outboxes[:]:
-            if outbox.runs and outbox.address in self.outboxes:
-                link = self.links.link(outbox.address)
-                self.outbound.send_tuples(outbox, link)
-                outbox.choked = link.full
-        self.books.settle()
-        outboxes = agenda.outboxes
-        agenda.outboxes = []
-        for outbox in outboxes:
-            outbox.dirty = False
-            if outbox.address in self.outboxes:
-                self.outbound.send_reports(outbox, self.links.link(outbox.address))
-                if outbox.runs:
-                    outbox.mark()
-        self.links.flush(now, self.network)
-
-    def flush_grants(self) -> None:
-        """Into the outboxes; for a sender that this worker's assignment does not know yet, once it does."""
-        waiting = []
-        for line in self.agenda.grants:
-            outbox = self.outboxes.get(line.sender)
-            if outbox is not None:
-                outbox.grants.append(line.task)
-                outbox.grants.append(int(line.granted))
-                outbox.mark()
-            elif self.inbound.lines.get(line.sender, {}).get(line.task) is line:
-                waiting.append(line)
-        self.agenda.grants = waiting
-
-    def unchoke(self, outbox: Outbox) -> None:
-        """Let tuples on to a worker whose link had more bytes under way than it may, once it has room again."""
-        outbox.choked = self.links.link(outbox.address).full
-        if not outbox.choked:
-            for target in list(self.agenda.overflowing.values()):
-                if target.outbox is outbox:
-                    target.drain()
-
     def timers(self, now: float) -> None:
         """What is due by time: windows, timeouts, ticks, positions, links."""
         for made in self.wiring.tasks.values():
@@ -498,7 +459,7 @@ class Worker:
                 self.count("trees_forgotten", ledger.rotate())
         for outbox in self.outboxes.values():
             if outbox.choked:
-                self.unchoke(outbox)
+                self.dispatch.unchoke(outbox)
         deadline = self.links.tick(now)
         self.links.flush(now, self.network)
         self.timer_at = min(now + TIMER_S, deadline)

@@ -235,7 +235,7 @@ def test_rows_may_come_as_a_view_of_a_larger_frame() -> None:
 
 
 def test_rows_of_different_width_are_a_mistake_of_the_caller() -> None:
-    with pytest.raises(ValueError, match="argument 2"):
+    with pytest.raises(ValueError, match="differ in width"):
         encode_rows([("a", 1), ("a",)])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from kit.bench import Bench
@@ -15,6 +13,9 @@ from rainband.worker.routes import EdgeIds
 
 class NarrowIds(EdgeIds):
     """Ids of 8 bits."""
+
+    def again(self, state: int) -> EdgeIds:
+        return NarrowIds(state)
 
     def next(self) -> int:
         return EdgeIds.next(self) & 255 or 1
@@ -29,6 +30,6 @@ def test_f42_narrow_edge_ids_crash_nothing() -> None:
     builder.set_bolt("sink", Sink(), parallelism=2).shuffle_grouping("pass")
     bench = Bench(builder.create_topology(), 3)
     for worker in bench.alive.values():
-        worker.agenda.ids = NarrowIds(Random(worker.incarnation))
+        worker.agenda.ids = NarrowIds(worker.incarnation)
     bench.run_drained(60_000)
     assert bench.total("numbers", "acked") == 200

@@ -25,7 +25,7 @@ def test_a_refused_tuple_gives_its_credit_back() -> None:
         frozenset(),
     )  # fmt: skip
     inbound.address_of = {21: "somewhere else by now"}
-    run = [0, True, TASK, [21, 1], [], [], [], {}, encode_rows([(7,)], frozenset())]
+    run = [0, True, TASK, [21, 1], [], 0, [], {}, encode_rows([(7,)], frozenset())]
     inbound.data(SENDER, msgspec.msgpack.encode(run))
     assert inbound.refused == 1
     assert not runners[TASK].inbox
