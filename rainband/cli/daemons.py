@@ -14,7 +14,6 @@ import click
 
 from rainband.cli import options
 from rainband.cli.output import answer, note, say
-from rainband.errors import ClusterUnavailable
 
 if TYPE_CHECKING:
     from rainband.config import Config
@@ -157,9 +156,9 @@ def up_command(
     try:
         with stopped_by_signals(), cluster:
             announce(cluster, as_json)
-            while not (failure := cluster.failure(wait_s=1.0)):
+            while (failure := cluster.failure(wait_s=1.0)) is None:
                 pass
-            raise ClusterUnavailable(failure)
+            raise failure
     except KeyboardInterrupt:
         note(f"stopped; the state is kept in {directory}")
         raise

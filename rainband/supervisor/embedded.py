@@ -17,12 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rainband.clock import SystemClock
-from rainband.errors import ClusterUnavailable, RainbandError, Refused
+from rainband.errors import ClusterUnavailable, NotAllowed, RainbandError, Refused, UsageError
 from rainband.supervisor import ports, processes
 from rainband.supervisor.processes import Process
 
 STOP_GRACE_S = 10.0
 POLL_S = 0.05
+LOG_BYTES_MAX = 8 * 1024 * 1024
+ENDS: dict[int, type[RainbandError]] = {kind.exit_code: kind for kind in (UsageError, Refused, NotAllowed)}
 
 
 class EmbeddedCluster:
@@ -51,6 +53,7 @@ class EmbeddedCluster:
         self.verbose = verbose
         self.names = ["nimbus", *(f"supervisor-{number}" for number in range(1, supervisors + 1))]
         self.children: dict[str, Process] = {}
+        self._log_begins: dict[str, int] = {}
         self._clock = SystemClock()
 
     @property
@@ -68,8 +71,10 @@ class EmbeddedCluster:
     def start(self, timeout_s: float = 30.0) -> None:
         """Start every daemon and wait until Nimbus leads and has heard of all supervisors.
 
-        Raises Refused (state directory) or ClusterUnavailable (with the daemon's last words); then nothing is running.
+        Raises Refused (port or state directory) or what ended a daemon (with its last words); then nothing is running.
         """
+        if self.port:
+            self._check_port()
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -84,19 +89,33 @@ class EmbeddedCluster:
             self.stop()
             raise
 
-    def failure(self, wait_s: float = 0.0) -> str:
-        """'' while all daemons live; else which one ended, and its last line. Waits up to `wait_s` for an end."""
+    def _check_port(self) -> None:
+        """Raises Refused when another process listens on Nimbus's port: it would answer in the place of ours."""
+        held = ports.hold(self.host, self.port)
+        if held is None:
+            fix = "Stop the process that listens there, or choose another port"
+            raise Refused(f"port {self.port} on {self.host} is in use", fix)
+        held.close()
+
+    def failure(self, wait_s: float = 0.0) -> RainbandError | None:
+        """None while all daemons live; else which one ended, and its last line, as what its exit code stands for.
+
+        Waits up to `wait_s` for an end.
+        """
         watched = {child.fileno(): name for name, child in self.children.items()}
         ended, _, _ = select.select(list(watched), [], [], wait_s)
         for number in ended:
             name = watched[number]
-            return f"{name} ended ({self.children[name].reap().cause}): {self.last_words(name)}"
-        return ""
+            end = self.children[name].reap()
+            kind = ENDS.get(end.code or 0, ClusterUnavailable)
+            return kind(f"{name} ended ({end.cause}): {self.last_words(name)}")
+        return None
 
     def last_words(self, name: str) -> str:
         """The last line a daemon wrote, or ''."""
         with contextlib.suppress(OSError):
-            lines = (self.state / f"{name}.log").read_text(errors="replace").strip().splitlines()
+            text = (self.state / f"{name}.log").read_bytes()[self._log_begins.get(name, 0) :]
+            lines = text.decode(errors="replace").strip().splitlines()
             return lines[-1].removeprefix("error: ") if lines else ""
         return ""
 
@@ -123,7 +142,9 @@ class EmbeddedCluster:
             settings |= {"nimbus.seeds": [self.address], "supervisor.host": self.host}
         given = [part for key, value in settings.items() for part in ("-c", f"{key}={_text(value)}")]
         log = self.state / f"{name}.log"
-        log.unlink(missing_ok=True)
+        if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+            log.unlink()
+        self._log_begins[name] = log.stat().st_size if log.exists() else 0
         env = processes.environment(for_workers=name != "nimbus")
         argv = processes.python_command("rainband", *own, "--while", str(os.getpid()), *given)
         self.children[name] = processes.start(argv, cwd=self.state, log=log, env=env)
@@ -137,8 +158,8 @@ class EmbeddedCluster:
         try:
             while True:
                 failure = self.failure(POLL_S)
-                if failure:
-                    raise ClusterUnavailable(failure)
+                if failure is not None:
+                    raise failure
                 with contextlib.suppress(ClusterUnavailable):
                     answer = client.call(GetCluster())
                     assert isinstance(answer, ClusterSummary)

@@ -259,6 +259,23 @@ def test_nimbus_port_in_use(nimbus: str, tmp_path: Path, capsys: Capture) -> Non
     assert f"port {port}" in complaint(["nimbus", "--port", port, "--state", str(tmp_path)], 3, capsys)
 
 
+def test_up_on_a_port_in_use(nimbus: str, tmp_path: Path, capsys: Capture) -> None:
+    port = nimbus.rpartition(":")[2]
+    line = complaint(["up", "--port", port, "--state", str(tmp_path / "state")], 3, capsys)
+    assert f"port {port}" in line
+    assert not (tmp_path / "state").exists()
+
+
+def test_up_on_a_state_in_use(tmp_path: Path, capsys: Capture) -> None:
+    first = Service(Config({"state.dir": str(tmp_path), "nimbus.port": 0}))
+    (tmp_path / "nimbus.log").write_text("what the first one said\n")
+    try:
+        assert "is locked by pid" in complaint(["up", "--port", "0", "--state", str(tmp_path)], 3, capsys)
+        assert (tmp_path / "nimbus.log").read_text().startswith("what the first one said\n")
+    finally:
+        first.close()
+
+
 def test_second_nimbus_on_the_same_state(tmp_path: Path, capsys: Capture) -> None:
     first = Service(Config({"state.dir": str(tmp_path), "nimbus.port": 0}))
     try:
