@@ -41,6 +41,8 @@ from rainband.topology.bundle import check_component, load_component
 from rainband.topology.home import CODE, POSITIONS, Progress, lease_stamp, read_assignment, read_plan, stacks_path
 from rainband.topology.plan import Plan
 from rainband.topology.secrets import Secrets
+from rainband.worker.guard import Guard
+from rainband.worker.lanes import AsyncLane, ThreadLane
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
 from rainband.worker.reports import SlowCalls
@@ -127,6 +129,7 @@ class WorkerProcess:
         try:
             self.progress = Progress(self.home, self.port, write=True)
             self._enter_code()
+            self.guard = Guard(self._lane_threads)
             self.worker = self._make_worker(plan, assignment)
             self.loading = SYSTEM
             self._beat(self.clock.now())
@@ -298,6 +301,10 @@ class WorkerProcess:
         self.stop_wanted = True
         self.network.wake()
 
+    def _lane_threads(self) -> list[threading.Thread]:
+        lanes = self.worker.sides.lanes.values()
+        return [lane.thread for lane in lanes if isinstance(lane, ThreadLane | AsyncLane)]
+
     # Reports
 
     def _beat(self, now: float) -> None:
@@ -309,6 +316,7 @@ class WorkerProcess:
         for error in beat.errors:
             text = error.traceback or error.error
             logger.error("component %s, task %d, tuple %s\n%s", error.component, error.task, error.tuple or "-", text)
+        self.guard.look(self.worker.wiring.tasks.values())
         for line in self.slow_calls.look(self.worker.wiring.tasks.values()):
             logger.warning(line)
         errors = self.errors + beat.errors

@@ -152,3 +152,57 @@ def test_ticks_that_emit_all_the_time_keep_nothing_from_being_drained(tmp_path: 
         assert statistics.workers_running == 2
         running.rebalance(workers=1, wait_s=60, timeout_s=20)
         running.kill(wait_s=60, timeout_s=20)
+
+
+THREADED = """
+import threading
+import time
+from pathlib import Path
+from rainband import Bolt, EmitRefused, Spout, TopologyBuilder
+
+class Some(Spout):
+    outputs = ("path",)
+    def next_tuple(self):
+        self.finish()
+
+class Threads(Bolt):
+    outputs = ("n",)
+    def prepare(self, context):
+        self.wanted, self.said = threading.Event(), []
+        threading.Thread(target=self.elsewhere, daemon=True).start()
+    def elsewhere(self):
+        self.wanted.wait()
+        try:
+            self.emit([1])
+            self.said.append("sent")
+        except EmitRefused as error:
+            self.said.append(str(error))
+    def execute(self, tup):
+        self.wanted.set()
+        while not self.said:
+            time.sleep(0.01)
+        self.emit([2])
+        Path(tup["path"]).write_text(self.said[0])
+
+class Sink(Bolt):
+    def execute(self, tup):
+        assert tup["n"] == 2
+
+builder = TopologyBuilder("threaded")
+builder.set_spout("some", Some())
+builder.set_bolt("threads", Threads()).shuffle_grouping("some")
+builder.set_bolt("sink", Sink()).shuffle_grouping("threads")
+topology = builder.create_topology()
+"""
+
+
+def test_an_emit_from_a_thread_of_user_code_is_refused_on_a_worker_too(tmp_path: Path) -> None:
+    (tmp_path / "threaded_case.py").write_text(THREADED)
+    with LocalCluster(processes=True, supervisors=1, slots=1) as cluster:
+        topology = load_topology(tmp_path / "threaded_case.py")
+        running = cluster.submit(topology, sources={"some": [[str(tmp_path / "said")]]}, active=False)
+        running.wait_running(timeout_s=30)
+        running.activate()
+        statistics = running.wait_drained(timeout_s=30)
+        assert "not from a thread of your own" in (tmp_path / "said").read_text()
+        assert (statistics.components["sink"].executed, statistics.errors) == (1, 0)
