@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 import zmq
 
+from rainband.build import VERSION
 from rainband.clock import SystemClock
 from rainband.errors import ClusterUnavailable, NotLeader, RainbandError, UsageError, WireError
 from rainband.messaging.control import decode
@@ -107,7 +108,8 @@ class RpcServer:
         if request is None:
             self.refused += 1
             fix = "Use the same rainband on both sides"
-            self.reply(peer, request_id, Failure("wire", "not a request that this Nimbus knows", fix))
+            said = f"rainband {VERSION} at Nimbus does not know this request"
+            self.reply(peer, request_id, Failure("wire", said, fix))
         else:
             found.append((peer, request_id, request))
 
@@ -297,7 +299,8 @@ class RpcClient:
             if number == self._number:
                 response = decode(_responses, payload)
                 if response is None:
-                    raise WireError("Nimbus answered with something unknown", "Use the same rainband on both sides")
+                    fix = "Use the same rainband on both sides"
+                    raise WireError(f"Nimbus answered with something that rainband {VERSION} here does not know", fix)
                 yield response
             elif number == 0:
                 push = decode(_pushes, payload)
@@ -358,7 +361,8 @@ class RpcClient:
 def failure(record: Failure) -> RainbandError:
     """The error that a Failure stands for; a code that this version does not know becomes a RainbandError."""
     kind = _errors().get(record.code, RainbandError)
-    error = kind(record.message, record.fix)
+    here = f"; here it is {VERSION}" if kind is WireError else ""
+    error = kind(record.message, f"{record.fix}{here}")
     if isinstance(error, NotLeader):
         error.leader = record.leader
     return error

@@ -7,12 +7,16 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
+import zmq
 
 from kit.chaos import PROJECT, SHORT, Arena, Case, imported, now, wait, write_source
-from rainband.errors import RainbandError, Refused
+from rainband.build import VERSION
+from rainband.errors import RainbandError, Refused, WireError
+from rainband.messaging.rpc import failure
 from rainband.nimbus.client import Client
-from rainband.records import Upload
+from rainband.records import Failure, Upload
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"supervisors": 2, "slots": 6, "settings": SHORT}
@@ -20,7 +24,9 @@ CLUSTER = {"supervisors": 2, "slots": 6, "settings": SHORT}
 CLIENTS = 50
 
 
-def test_f47_fifty_clients_submit_one_name(cluster: Arena) -> None:
+def test_f47_fifty_clients_submit_one_name(case: Case) -> None:
+    cluster = case.arena
+    case.fault()
     directory = cluster.directory / "case-f47"
     directory.mkdir()
     write_source(directory / "source-0", 100)
@@ -46,24 +52,31 @@ def test_f47_fifty_clients_submit_one_name(cluster: Arena) -> None:
         for thread in threads:
             thread.join(60)
     assert outcomes == {"accepted": 1, "the name f47 is in use": CLIENTS - 1}
-    assert [t.name for t in cluster.client.topologies()] == ["f47"]
+    assert [t.name for t in cluster.client.topologies()] == [case.name, "f47"]
     cluster.client.topology("f47").kill(wait_s=0)
+    case.mended()
+    assert case.judge()["again"] == 0
 
 
-def test_f48_client_or_nimbus_dies_in_an_upload(cluster: Arena) -> None:
+def test_f48_client_or_nimbus_dies_in_an_upload(case: Case) -> None:
+    cluster = case.arena
+    case.fault()
     data = b"half of a bundle" * 1000
     digest = hashlib.sha256(data).hexdigest()
     incoming = cluster.state("nimbus") / "nimbus" / "blobs" / "incoming"
     with Client(cluster.address) as client:
         client._rpc.call(Upload(digest, 0, data[:5000], False))
     assert (incoming / digest).is_file()
-    assert not cluster.client.topologies()
+    assert [t.name for t in cluster.client.topologies()] == [case.name]
     cluster.kill("nimbus")
     cluster.start("nimbus")
     cluster.wait_supervisors(2)
     assert not list(incoming.iterdir())
     assert not (incoming.parent / digest).exists()
-    assert not cluster.client.topologies()
+    assert [t.name for t in cluster.client.topologies()] == [case.name]
+    case.wait_flowing()
+    case.mended()
+    assert case.judge()["again"] == 0
 
 
 @pytest.mark.slow
@@ -178,3 +191,24 @@ def test_f56_rolling_restart(case: Case) -> None:
     assert verdict["again"] == 0, verdict
     assert case.assignment().placements == placed
     assert case.statistics().restarts == 0
+
+
+def test_f56_request_of_another_version(case: Case) -> None:
+    """It is refused, and both versions are named; nobody else notices."""
+    case.fault()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with context.socket(zmq.DEALER) as newer:
+        newer.linger = 0
+        newer.rcvtimeo = 5000
+        newer.connect(f"tcp://{case.arena.address}")
+        newer.send_multipart([(7).to_bytes(8, "little"), b"\x81\xa4type\xabtime_travel"])
+        number, answer = newer.recv_multipart()
+    context.term()
+    assert int.from_bytes(number, "little") == 7
+    refused = failure(msgspec.msgpack.decode(answer, type=Failure))
+    assert isinstance(refused, WireError)
+    assert f"rainband {VERSION} at Nimbus does not know this request" in str(refused)
+    assert f"here it is {VERSION}" in str(refused)
+    case.wait_flowing()
+    case.mended()
+    assert case.judge()["again"] == 0

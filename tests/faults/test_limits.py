@@ -12,12 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kit.chaos import SHORT, Arena, Case, alive, wait, write_whole
+from kit.chaos import SHORT, Arena, Case, alive, now, wait, write_whole
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"slots": 6, "settings": SHORT}
 
 HOUR_S = 3600.0
+SUSPENDED_S = 8.0
 SHIFTED_CLOCK = '''
 import time
 
@@ -67,6 +68,26 @@ def test_f32_wall_clock_jumps(tmp_path: Path, clock: Path) -> None:
         assert {w.pid for w in case.workers()} == before
         assert verdict["standstill_s"] <= 20.0
         arena.end_cleanly()
+
+
+def test_f32_everything_is_suspended_and_goes_on(case: Case) -> None:
+    """As a laptop that sleeps: past every lease and timeout, for all processes alike. Nobody draws conclusions."""
+    cluster = case.arena
+    before = {w.pid for w in case.workers()}
+    case.fault()
+    everybody = [*before, *(child.pid for child in cluster.children.values())]
+    for pid in everybody:
+        cluster.stop(pid)
+    until = now() + SUSPENDED_S
+    wait(lambda: now() >= until, SUSPENDED_S + 5)
+    for pid in everybody:
+        cluster.go_on(pid)
+    case.wait_flowing(400)
+    case.mended()
+    verdict = case.judge()
+    s = case.statistics()
+    assert (verdict["again"], s.failed, s.timed_out, s.restarts) == (0, 0, 0, 0), verdict
+    assert {w.pid for w in case.workers()} == before
 
 
 def limit(pid: int, what: int, value: int) -> None:
@@ -123,6 +144,22 @@ def test_f35_foreign_process_takes_the_port(case: Case) -> None:
     wait(lambda: cluster.logged("supervisor-1", f"port {victim.port} is free again"), 8.0)
     print(f"next slot used after {back_s:.1f} s")
     assert back_s <= 30.0
+    case.judge()
+
+
+def test_f35_workers_of_a_supervisor_that_forgot_itself(case: Case) -> None:
+    """Its successor has another name and other ports: it ends what it finds in its directory, by pid and start time."""
+    cluster = case.arena
+    old = {w.pid for w in case.workers()}
+    case.fault(spout=True)
+    cluster.kill("supervisor-1")
+    (cluster.state("supervisor-1") / "supervisor.json").unlink()
+    cluster.start("supervisor-1")
+    wait(lambda: not any(alive(pid) for pid in old), 10.0, case.explain)
+    assert len(cluster.logged("supervisor-1", "killing worker", "no slot of ours")) == len(old)
+    wait(lambda: len(case.workers()) == case.statistics().workers_wanted, 30.0, case.explain)
+    case.mended()
+    case.wait_flowing()
     case.judge()
 
 
