@@ -26,6 +26,7 @@ from rainband.topology.plan import Plan
 log = logging.getLogger("rainband.nimbus")
 
 STILL_S = 5.0
+SLOW_S = 1.0
 COPY_S = 3.0
 COPY_AGAIN_S = 0.5
 
@@ -127,15 +128,15 @@ class Service:
         """One round: what was asked, what was copied, what time brings. It comes `late_s` later than it should."""
         if late_s > STILL_S:
             log.warning("stood still for %.1f s; supervisors get that time on top", late_s)
-            if self._nimbus is not None:
-                self._nimbus.paused(late_s)
+        if late_s > SLOW_S and self._nimbus is not None:
+            self._nimbus.paused(late_s)
         self._look_who_leads(now)
         for peer, request_id, request in requests:
             if isinstance(request, Submit) and self._must_wait(peer, request_id, request):
                 continue
             self._server.reply(peer, request_id, self._answer(request, peer))
         self._take_copies()
-        self._tick()
+        self._tick(now)
 
     def _wait_s(self, now: float) -> float:
         wait_s: float = self.config["nimbus.monitor.freq.secs"]
@@ -293,10 +294,11 @@ class Service:
         except RainbandError as error:
             log.error("bundle %s cannot be kept: %s", digest[:12], error)
 
-    def _tick(self) -> None:
+    def _tick(self, now: float) -> None:
+        """At the `now` of the round: whoever was not heard since may be waiting to be read."""
         if self._nimbus is None:
             return
-        for supervisor in self._nimbus.tick(self.clock.now()):
+        for supervisor in self._nimbus.tick(now):
             self._push(supervisor, Progress())
         for topology_id, supervisors in self._nimbus.take_stack_requests().items():
             for supervisor in sorted(supervisors):
