@@ -224,7 +224,9 @@ class Faults(ControlFaults):
         names = sorted(load.made)
         component = names[fault.other % len(names)]
         tasks = len(load.tasks[component])
-        workers = None if fault.size < 0.3 else 1 + fault.other % 6
+        options = self.world.options
+        room = max(1, options.supervisors * options.slots // options.topologies)
+        workers = None if fault.size < 0.3 else min(room, 1 + fault.other % 6)
         wait_s = None if fault.size < 0.1 else fault.size * 3.0
         change = {component: 1 + fault.number % tasks}
         self.world.client.want(name, Rebalance(name, wait_s, workers, change))

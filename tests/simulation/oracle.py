@@ -99,6 +99,7 @@ class Oracle:
         self.roots: set[int] = set()
         self.order: dict[tuple[int, int, int, int, int], int] = {}
         self.key_task: dict[tuple[str, str, int], int] = {}
+        self.consumers: dict[tuple[str, str], list[tuple[str, str, range]]] = {}
         self.component_of = load.topology.plan.component_of
 
     def wrong(self, law: str, text: str) -> None:
@@ -148,33 +149,32 @@ class Oracle:
 
     def check_grouping(self, emission: Emission, component: str, key: int, local: frozenset[int]) -> None:
         """D10, for the tuples of one plain emit."""
-        stream = emission.stream
-        for consumer, inputs in self.load.inputs.items():
-            for source, of, kind in inputs:
-                if source != component or of != stream:
-                    continue
-                ids = self.load.tasks[consumer]
-                got = [task for task in emission.state if task in ids]
-                self._check_kind(kind, consumer, component, key, got, ids, local)
+        consumers = self.consumers.get((component, emission.stream))
+        if consumers is None:
+            consumers = self.consumers[component, emission.stream] = [
+                (consumer, kind, self.load.tasks[consumer])
+                for consumer, inputs in self.load.inputs.items()
+                for source, of, kind in inputs
+                if (source, of) == (component, emission.stream)
+            ]
+        for consumer, kind, ids in consumers:
+            got = [task for task in emission.state if task in ids]
+            if not self._right(kind, consumer, component, key, got, ids, local):
+                self.wrong("D10", f"{component} -{kind}-> {consumer} sent key {key} to {got} of {list(ids)}")
 
-    def _check_kind(
+    def _right(
         self, kind: str, consumer: str, component: str, key: int, got: list[int], ids: range, local: frozenset[int]
-    ) -> None:
-        where = f"{component} -{kind}-> {consumer} sent to {got} of {list(ids)}"
+    ) -> bool:
+        """Whether a grouping may send to these tasks: to one task per key, to a local one where there is one."""
         if kind == "all":
-            if got != list(ids):
-                self.wrong("D10", where)
-            return
+            return got == list(ids)
         if len(got) != 1:
-            self.wrong("D10", where)
-        elif kind == "global" and got[0] != ids[0]:
-            self.wrong("D10", where)
-        elif kind in ("fields", "custom"):
-            if self.key_task.setdefault((component, consumer, key), got[0]) != got[0]:
-                self.wrong("D10", f"{where}, key {key} went elsewhere before")
-        elif kind == "local_or_shuffle":
-            if got[0] not in local and any(task in local for task in ids):
-                self.wrong("D10", f"{where}, though some are local")
+            return False
+        if kind == "global":
+            return got[0] == ids[0]
+        if kind in ("fields", "custom"):
+            return self.key_task.setdefault((component, consumer, key), got[0]) == got[0]
+        return kind != "local_or_shuffle" or got[0] in local or not any(task in local for task in ids)
 
     # Executions
 

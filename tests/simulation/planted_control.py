@@ -12,7 +12,7 @@ from rainband.cluster import campaign, election
 from rainband.cluster.election import Candidate, Lease
 from rainband.cluster.zookeeper import Facts, Step, ZooKeeperStore
 from rainband.errors import RainbandError, StoreError
-from rainband.nimbus import core
+from rainband.nimbus import core, service
 from rainband.nimbus.core import Nimbus
 from rainband.nimbus.rows import Entry, read_entries
 from rainband.nimbus.service import Service
@@ -59,6 +59,13 @@ def the_last_candidate_leads() -> None:
         return real(nodes)[::-1]
 
     put(campaign, "queue_of", queue_of)
+
+
+@bug(THREE, faults=("pause", "store_slow"), lease_s=5.0, session_s=9.0, supervisors=3, topologies=1, per_fault_s=0.4)
+def time_spent_writing_counts_against_supervisors() -> None:
+    real = Service._tick
+    put(service, "SLOW_S", service.STILL_S)
+    put(Service, "_tick", lambda self, now: real(self, self.clock.now()))
 
 
 @bug(THREE, faults=("damage_row", "kill_nimbus"))

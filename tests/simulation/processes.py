@@ -74,6 +74,7 @@ class WorkerProcess:
         self.booted_at = float("inf")
         self.passed_at = 0.0
         self.passes = 0
+        self.received = 0
         self.said: list[ToWorker] = []
         self.greeted = 0
         self.beat_at = self.said_at = 0.0
@@ -88,8 +89,11 @@ class WorkerProcess:
 
     def wake(self, at: float = 0.0) -> None:
         """Run a pass at `at` or as soon as may be."""
-        at = max(at, self.world.time, self.stepped_at + self.pass_s)
-        if self.alive and at < self.next_at:
+        if at < self.world.time:
+            at = self.world.time
+        if at < self.stepped_at + self.pass_s:
+            at = self.stepped_at + self.pass_s
+        if at < self.next_at and self.alive:
             self.next_at = at
             self.token += 1
             self.world.at(at, self._due, self.token)
@@ -166,7 +170,7 @@ class WorkerProcess:
         if deadline <= now:
             self.worked = True
         self.serve(now, deadline > now or worker.state is not before)
-        if self.alive and self.finished(now):
+        if self.stop_at != NEVER and self.alive and self.finished(now):
             self.end(0, "exit code 0")
         if self.alive:
             until = min(deadline, self.beat_at, self.stop_at, now + BEAT_S)

@@ -43,6 +43,7 @@ class Wires:
         self.cuts: dict[tuple[str, str], int] = {}
         self.refusing: dict[tuple[str, str], float] = {}
         self.arrival: dict[tuple[str, str], float] = {}
+        self.pairs: dict[tuple[str, str], tuple[str, str]] = {}
         self.sent = 0
         self.lost = 0
 
@@ -90,14 +91,15 @@ class Wires:
 
     def send(self, source: str, target: str, frame: bytes) -> bool:
         """False: there is no connection."""
-        pair = (host_of(source), host_of(target))
-        if target not in self.boxes or self.world.time < self.refusing.get(pair, 0.0):
+        pair = self.pairs.get((source, target))
+        if pair is None:
+            pair = self.pairs[source, target] = (host_of(source), host_of(target))
+        if target not in self.boxes or (self.refusing and self.world.time < self.refusing.get(pair, 0.0)):
             return False
         self.sent += 1
-        hold = self.blocked.get(pair)
-        if hold is None:
+        if pair not in self.blocked:
             self._travel(source, target, frame)
-        elif hold:
+        elif self.blocked[pair]:
             self.held.setdefault(pair, []).append((source, target, frame))
         else:
             self.lost += 1
@@ -115,14 +117,16 @@ class Wires:
 
     def _post(self, source: str, target: str, frame: bytes) -> None:
         world = self.world
-        pair = (host_of(source), host_of(target))
-        delay_s = LOCAL_DELAY_S if pair[0] == pair[1] else world.options.delay_s
+        way = (source, target)
+        pair = self.pairs[way]
+        at = world.time + (LOCAL_DELAY_S if pair[0] == pair[1] else world.options.delay_s)
         if self.jitter_s:
-            delay_s += self.jitter_s * self.rng.random() ** 3
-        at = world.time + delay_s
+            at += self.jitter_s * self.rng.random() ** 3
         if self.fifo:
-            at = max(at, self.arrival.get((source, target), 0.0) + TINY_S)
-            self.arrival[source, target] = at
+            earliest = self.arrival.get(way, 0.0) + TINY_S
+            if at < earliest:
+                at = earliest
+            self.arrival[way] = at
         world.at(at, self._arrive, pair, self.cuts.get(pair, 0), self.generations.get(target, 0), target, frame)
 
     def _arrive(self, pair: tuple[str, str], cut: int, generation: int, target: str, frame: bytes) -> None:
