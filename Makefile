@@ -5,6 +5,7 @@
 # make soak           a random mix of faults for an hour: MINUTES=60 SEED=1
 # make recovery       how long a death is felt: KILLS=30
 # make simulate       many seeds of the simulated cluster under faults: SEEDS=5000 FIRST=1; adds a line to seeds.log
+# make simulate-speed how many virtual seconds per second, under load
 # make simulate-bugs  is each bug that is planted on purpose found by the simulation?
 # Needs Python 3.11 or later. A C compiler makes rainband faster and is not required.
 
@@ -31,7 +32,7 @@ BUILT := RAINBAND_EXPECT=$(EXPECT) $(BIN)/python -P -m pytest
 BENCH := mkdir -p .venv/bench && ln -sfn ../../benchmarks .venv/bench/benchmarks && \
 	PYTHONPATH=$(CURDIR)/.venv/bench $(BIN)/python -P -m benchmarks
 
-.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation simulate simulate-bugs faults chaos soak recovery exact bench bench-peers install clean
+.PHONY: help demo test lint types unit unit-pure unit-built examples integration simulation simulate simulate-speed simulate-bugs faults chaos soak recovery exact bench bench-peers install clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -85,6 +86,9 @@ simulation: .venv/tools $(INSTALLED)
 
 simulate: .venv/tools $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),5000) --first $(or $(FIRST),1) --log
+
+simulate-speed: .venv/tools $(INSTALLED)
+	PYTHONPATH=. $(BIN)/python -m tests.simulation --speed
 
 simulate-bugs: .venv/tools $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --bugs

@@ -79,7 +79,7 @@ class Options:
 def draw(seed: int, roots: int | None = None) -> Options:
     """The options of `seed`; `roots` overrides how many rows the spouts have in all.
 
-    A long chain with little credit gets a fast network: else a tree takes longer than its timeout, and never ends.
+    A long chain with little credit gets a fast network and processor: else its trees take longer than their timeout.
     """
     rng = Random(f"options {seed}")
     calm = rng.random() < 0.08
@@ -95,7 +95,9 @@ def draw(seed: int, roots: int | None = None) -> Options:
     pending = rng.choice((1, 4, 16, 100, 1000))
     credit = rng.choice((1, 2, 3, 8, 64, 4096))
     bolts = rng.choice((1, 2, 2, 3, 3, 4, 5, 6))
-    delays_s = (0.0005, 0.002) if credit <= 8 and bolts > 3 else (0.0005, 0.002, 0.01, 0.04)
+    tight = credit <= 8 and bolts > 3
+    delays_s = (0.0005, 0.002) if tight else (0.0005, 0.002, 0.01, 0.04)
+    passes_s = (0.002, 0.005) if tight else (0.002, 0.005, 0.01)
     wanted = roots if roots is not None else rng.choice((60, 120, 200, 300) if pending > 1 else (30, 60))
     return Options(
         seed,
@@ -112,7 +114,7 @@ def draw(seed: int, roots: int | None = None) -> Options:
         pending=pending,
         ackers=rng.choice((-1, -1, -1, 1, 2, 3)),
         wait_ms=rng.choice((5.0, 20.0, 50.0)),
-        pass_s=rng.choice((0.002, 0.005, 0.01)),
+        pass_s=rng.choice(passes_s),
         delay_s=rng.choice(delays_s),
         jitter_s=rng.choice((0.0, 0.0, 0.005, 0.1)),
         loss=rng.choice((0.001, 0.02, 0.1, 0.3)) if lossy and rng.random() < 0.7 else 0.0,

@@ -279,8 +279,8 @@ class World:
 
     # The run
 
-    def play(self) -> None:
-        """Both phases. Raises Violation."""
+    def begin(self) -> None:
+        """Start everything, submit, plan the faults."""
         for machine in range(self.options.nimbuses):
             self.start_nimbus(machine)
         if self.ensemble is not None:
@@ -292,6 +292,10 @@ class World:
         self.laws.look()
         self._sync()
         self.faults.plan()
+
+    def play(self) -> None:
+        """Both phases. Raises Violation."""
+        self.begin()
         self.advance(START_S + self.options.safety_s)
         self.phase = "heal"
         self.healed_at = self.time
