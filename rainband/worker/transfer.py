@@ -318,6 +318,7 @@ class Inbound:
     def forget(self, sender: str) -> None:
         """The worker at `sender` was replaced: its credit begins anew."""
         self.lines.pop(sender, None)
+        self.agenda.grants = [line for line in self.agenda.grants if line.sender != sender]
         for runner in self.runners.values():
             runner.touched = [line for line in runner.touched if line.sender != sender]
 

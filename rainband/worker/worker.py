@@ -239,6 +239,7 @@ class Worker:
         outbox = self.outboxes.get(address)
         if outbox is not None:
             outbox.counts.clear()
+            outbox.grants.clear()
         for task in tasks:
             self.wiring.targets[task].place(None, outbox, anew=True)
         self.wake_at = 0.0

@@ -23,8 +23,20 @@ def test_a_target_that_comes_back_counts_on() -> None:
     assert not target.full
     target.place(None, here)
     assert (target.sent, target.granted, target.full) == (2, 2, True)
+
+
+def test_a_new_process_counts_what_is_still_held_for_it() -> None:
+    agenda = Agenda(1, Random(1))
+    here = Outbox("a:1", agenda)
+    target = Target(TASK, 3, agenda)
+    target.place(None, here)
+    for number in range(2):
+        target.deliver((number,), SOURCE, None, True)
     target.place(None, here, anew=True)
-    assert (target.sent, target.granted, target.full) == (0, 2, False)
+    assert (target.sent, target.granted, target.full) == (2, 3, False)
+    here.take()
+    target.place(None, here, anew=True)
+    assert (target.sent, target.granted, target.full) == (0, 3, False)
 
 
 def test_a_task_that_leaves_grants_all_that_it_took() -> None:
