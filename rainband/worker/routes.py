@@ -259,6 +259,7 @@ class Target:
         self.sent = 0
         self.granted = self.window
         if outbox is not None:
+            self.sent = outbox.waiting(self.task)
             known = outbox.counts.pop(self.task, None)
             if known is not None and not anew:
                 self.sent = known[0]
@@ -316,6 +317,10 @@ class Outbox:
         if not self.dirty:
             self.dirty = True
             self.agenda.outboxes.append(self)
+
+    def waiting(self, task: int) -> int:
+        """How many tuples for `task` that took credit have not left yet."""
+        return sum([run.targets.count(task) for run in self.runs if run.credited])
 
     def add(self, row: tuple[object, ...], source: Source, task: int, anchor: Tree | None, credited: bool) -> None:
         """Take a tuple for `task` and hold its anchor."""
