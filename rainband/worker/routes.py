@@ -21,6 +21,7 @@ from rainband.topology.tuples import Source, Tuple
 
 ROWS_MAX: Final = 4096
 HOLD_ROWS: Final = 512
+INBOX_MAX: Final = 512  # tuples from tasks of this worker: more would outgrow the processor's cache
 HOLD_PASSES: Final = 4
 WHYS_MAX: Final = 4096
 WHY_CHARACTERS_MAX: Final = 500
@@ -51,12 +52,16 @@ class EdgeIds:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Runner:
-    """A task that has input: its inbox, and whether it already stands in a queue to run."""
+    """A task that has input: its inbox, and whether it already stands in a queue to run.
+
+    Each sending worker has credit for `limit` tuples; senders in this worker stop when `room` are in the inbox.
+    """
 
     def __init__(self, task: int, level: int, limit: int, agenda: Agenda) -> None:
         self.task = task
         self.level = level
         self.limit: i64 = limit
+        self.room: i64 = min(limit, INBOX_MAX)
         self.agenda = agenda
         self.inbox: list[Tuple] = []
         self.ready = False
@@ -192,7 +197,7 @@ class Target:
                 anchor.count += 1
             if not runner.ready:
                 self.agenda.mark(runner)
-            if credited and len(inbox) >= runner.limit and not runner.full:
+            if credited and len(inbox) >= runner.room and not runner.full:
                 runner.full = True
                 self.set_full(True)
             return
@@ -239,7 +244,7 @@ class Target:
         if not self.overflow:
             self.agenda.overflowing.pop(self.task, None)
         if runner is not None:
-            runner.full = len(runner.inbox) >= runner.limit
+            runner.full = len(runner.inbox) >= runner.room
             self.set_full(runner.full)
         else:
             self.set_full(outbox is None or self.sent >= self.granted or bool(self.overflow))
