@@ -3,14 +3,15 @@
 The window starts small and is tried at twice its size; it keeps the larger size as long as that brings more per
 second (a round is over when as many roots were settled as the window held). Now and then it is tried at half its size
 and at twice, in turn, and keeps half if that brings as much. So the queues stay as short as full speed allows, and
-what is in them within the processor's caches. Below its first size it needs no such proof: a few rounds of a few
-trees say little. It is never larger than what completes within a third of the message timeout at the measured rate:
+what is in them within the processor's caches. A small window needs no such proof: a few rounds of a few trees say
+little. It is never larger than what completes within a third of the message timeout at the measured rate:
 waiting in queues cannot turn into timeouts and replay storms. `topology.max.spout.pending` is its ceiling.
 """
 
 from __future__ import annotations
 
 START = 64
+SMALL = 256  # a pass of the loop should be worth its while
 ROUND_S = 0.02
 GAIN = 0.05  # what twice the size must bring more to be kept
 LOSS = -0.02  # what half the size may bring less
@@ -54,7 +55,7 @@ class Window:
         self.round_settled = settled
         self.rounds += 1
         rate = done / elapsed
-        if self.size < START:
+        if self.size < SMALL:
             self.keep(2 * self.size, rate)
         elif self.size == self.kept_size:
             self.kept_rate = rate if self.kept_rate == 0.0 else self.kept_rate + NEW * (rate - self.kept_rate)
@@ -75,7 +76,7 @@ class Window:
     def attempt(self, now: float) -> None:
         """Try another size, if there is one in this direction."""
         self.trial_at = now
-        size = self.bounded(max(START, self.size // 2 if self.smaller else 2 * self.size))
+        size = self.bounded(max(SMALL, self.size // 2 if self.smaller else 2 * self.size))
         if size == self.size:
             self.turn(now)
         else:
