@@ -93,7 +93,7 @@ def all_peers(rounds: int, seconds: float | None, only: str, pending: int | None
     store(
         "peers.json",
         {
-            "command": command("bench-peers", seconds, only, rounds),
+            "command": command("bench-peers", seconds, only, rounds, pending),
             "machine": machine(),
             "rounds": rounds,
             "seconds": length,
@@ -112,10 +112,13 @@ def brief(found: Result) -> Result:
     return {key: value for key, value in found.items() if key not in ("versions", "python", "lost", "duplicated")}
 
 
-def command(target: str, seconds: float | None, only: str, rounds: int | None = None) -> str:
+def command(
+    target: str, seconds: float | None, only: str, rounds: int | None = None, pending: int | None = None
+) -> str:
     words = ["make", target, *([f"ROUNDS={rounds}"] if rounds is not None else [])]
     given = ["all"] if target == "bench" else []
     given += [f"--seconds {seconds:g}"] if seconds is not None else []
+    given += [f"--pending {pending}"] if pending is not None else []
     given += [f"--only '{only}'"] if only else []
     return " ".join(words) + (f" ARGS=\"{' '.join(given)}\"" if given not in ([], ["all"]) else "")
 
