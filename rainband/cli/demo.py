@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SUPERVISORS, SLOTS, WORKERS = 2, 2, 3
 KILL_AT = 0.4
+LOOK_S = 0.05  # while the middle is awaited, which may be over soon
 STANDSTILL_S = 120.0
 TOP = 8
 
@@ -136,6 +137,7 @@ def _count(
     counts.mkdir(mode=0o700)
     size = sum(os.path.getsize(path) for path in files)
     story = Story(sum(Path(path).read_bytes().count(b"\n") for path in files))
+    middle = KILL_AT * sum(len(Path(path).read_bytes().split()) for path in files) if kill else float("inf")
     display.line("input", f"{len(files):,} .py files of the standard library, {size / 1e6:.1f} MB")
     began = clock.now()
     with Client(cluster.address) as client:
@@ -143,7 +145,7 @@ def _count(
         statistics = wait_for_workers(running, 60.0, lambda text: display.line("error", text))
         for worker in statistics.workers:
             display.line("worker", f"pid {worker.pid} on port {worker.port}: {', '.join(user_components(worker))}")
-        _watch(running, story, counts, kill, display, clock)
+        _watch(running, story, counts, kill, middle, display, clock)
         story.seconds = clock.now() - began
         running.kill(wait_s=0)
     if kill and not story.killed:
@@ -151,8 +153,11 @@ def _count(
     return story
 
 
-def _watch(running: Running, story: Story, counts: Path, kill: str | None, display: Display, clock: Clock) -> None:
-    from rainband.demo.topology import read_counts
+def _watch(
+    running: Running, story: Story, counts: Path, kill: str | None, middle: float, display: Display, clock: Clock
+) -> None:
+    """Show how far it is until it is drained; kill a worker once `middle` words are counted."""
+    from rainband.demo.topology import read_counts, words_counted
 
     moved_at, last = clock.now(), -1
     with display.watching(story.total_lines):
@@ -163,7 +168,7 @@ def _watch(running: Running, story: Story, counts: Path, kill: str | None, displ
             if statistics.drained:
                 display.progress(story.total_lines, statistics.replayed, read_counts(counts, TOP))
                 return
-            if kill and not story.killed and statistics.acked >= KILL_AT * story.total_lines:
+            if kill and not story.killed and words_counted(counts) >= middle:
                 _kill(kill, statistics, story, display, clock)
             elif story.killed and story.replaced_after_s is None:
                 _notice_replacement(statistics, story, display, clock)
@@ -171,7 +176,7 @@ def _watch(running: Running, story: Story, counts: Path, kill: str | None, displ
                 moved_at, last = clock.now(), statistics.acked
             elif clock.now() - moved_at > STANDSTILL_S:
                 raise NotReached(f"nothing was acked for {STANDSTILL_S:.0f} s", "Look at the logs with --keep")
-            display.pause()
+            display.pause(*([LOOK_S] if kill and not story.killed else []))
 
 
 def _kill(what: str, statistics: Statistics, story: Story, display: Display, clock: Clock) -> None:

@@ -68,9 +68,9 @@ class Display:
             top = "  ".join(f"{word} {count:,}" for word, count in words[:5])
             say(f"{'lines':<9} {done:,} of {self.total:,} acked, {replayed:,} replayed; top words: {top}")
 
-    def pause(self) -> None:
+    def pause(self, seconds: float = REFRESH_S) -> None:
         """Until it is worth looking again."""
-        threading.Event().wait(REFRESH_S)
+        threading.Event().wait(seconds)
 
 
 def _picture(bar: Progress, replayed: int, words: Sequence[tuple[str, int]]) -> Any:

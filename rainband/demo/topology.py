@@ -7,6 +7,7 @@ import sysconfig
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rainband import Bolt, ManualBolt, ReliableSpout, Topology, TopologyBuilder, TopologyContext, Tuple
 
@@ -117,13 +118,23 @@ def word_count(directory: str, files: Sequence[str] | None = None, workers: int 
 
 def read_counts(directory: Path, limit: int = 0) -> list[tuple[str, int]]:
     """The `limit` most frequent words committed so far (0 = all), most frequent first. Reads beside the writers."""
-    rows: list[tuple[str, int]] = []
     order = f"ORDER BY n DESC LIMIT {limit}" if limit else ""
+    rows = _ask(directory, f"SELECT word, n FROM counts {order}")
+    return sorted(rows, key=lambda row: (-row[1], row[0]))[: limit or None]
+
+
+def words_counted(directory: Path) -> int:
+    """How many words were counted and committed so far."""
+    return sum(row[0] for row in _ask(directory, "SELECT COALESCE(SUM(n), 0) FROM counts"))
+
+
+def _ask(directory: Path, query: str) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
     for path in sorted(directory.glob("counts-*.db")):
         try:
             database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-            rows += database.execute(f"SELECT word, n FROM counts {order}")
+            rows += database.execute(query)
             database.close()
         except sqlite3.OperationalError:
             continue  # the task is only just making its table
-    return sorted(rows, key=lambda row: (-row[1], row[0]))[: limit or None]
+    return rows

@@ -18,6 +18,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from rainband.messaging.control import Beat, ControlServer
+from rainband.messaging.keys import Keys
 from rainband.records import Assignment, ErrorRecord, Placement, Slot, Status, WorkerBeat, WorkerState
 from rainband.supervisor import ports, processes
 from rainband.topology.bundle import open_bundle, pack
@@ -55,8 +56,8 @@ def draw_places(topology: Topology, workers: int, random: Random) -> list[int]:
 class PlacedWorkers:
     """The workers of one topology; executor i runs in worker places[i]. Use as a context manager: none is left.
 
-    Worker i listens on hosts[i] and its command line is preceded by prefixes[i] (`ip netns exec ...`). Beats come over
-    loopback, so not from another network namespace: then `beats` stays empty.
+    Worker i listens on hosts[i] and its command line is preceded by prefixes[i] (`ip netns exec ...`); with `hosts` they
+    have keys. Beats come over loopback, so not from another network namespace: then `beats` stays empty.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class PlacedWorkers:
         self.directory = directory
         self.topology = topology
         count = max(places) + 1
+        self.keys = directory / "keys" if hosts else None
         hosts = hosts or [LOOPBACK] * count
         self.prefixes = prefixes or [()] * count
         chosen = ports.choose(count, LOOPBACK)
@@ -107,9 +109,11 @@ class PlacedWorkers:
         write_assignment(home, self.assignment)
         write_file(home / PLAN, plan.encode())
         write_control(topologies, self.control.address, token)
+        if self.keys is not None:
+            Keys.generate().save(self.keys)
         for slot, prefix in zip(self.slots, self.prefixes, strict=True):
             self.control.admit(slot.port, token)
-            argv = [*prefix, *processes.worker_command(home, slot, self.log(slot), 30.0)]
+            argv = [*prefix, *processes.worker_command(home, slot, self.log(slot), 30.0, self.keys)]
             output = self.directory / f"output-{slot.port}.log"
             started = processes.start(argv, cwd=self.directory, log=output, env=processes.environment())
             self.children.append(started)
