@@ -56,8 +56,8 @@ def draw_places(topology: Topology, workers: int, random: Random) -> list[int]:
 class PlacedWorkers:
     """The workers of one topology; executor i runs in worker places[i]. Use as a context manager: none is left.
 
-    Worker i listens on hosts[i] and its command line is preceded by prefixes[i] (`ip netns exec ...`); with `hosts` they
-    have keys. Beats come over loopback, so not from another network namespace: then `beats` stays empty.
+    Worker i listens on hosts[i] and its command line is preceded by prefixes[i] (`ip netns exec ...`). With `hosts`
+    they have keys. Beats come over loopback, so not from another network namespace: then `beats` stays empty.
     """
 
     def __init__(
