@@ -64,6 +64,20 @@ class Source(Spout):
             self.begun[number] = time.monotonic_ns()
         self.emit(row, message_id=number)
 
+    def next_batch(self) -> None:
+        """As `next_tuple`, SAMPLE rows in a call."""
+        first = self.emitted
+        numbers = range(first, first + SAMPLE)
+        self.emitted = numbers.stop
+        count = len(self.rows)
+        at = first % count
+        rows = self.rows[at : at + SAMPLE]
+        while len(rows) < SAMPLE:
+            rows += self.rows[: SAMPLE - len(rows)]
+        if self.acking:
+            self.begun[first] = time.monotonic_ns()
+        self.emit_many(rows, message_ids=numbers if self.acking else [None] * SAMPLE)
+
     def ack(self, message_id: Any) -> None:
         self.acked += 1
         if message_id % SAMPLE == 0:

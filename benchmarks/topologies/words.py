@@ -26,6 +26,13 @@ class Lines(probe.Source):
             return [[line.rstrip("\n")] for line in file]
 
 
+class LinesBatch(Lines):
+    """Many lines in a call."""
+
+    def next_tuple(self) -> None:
+        self.next_batch()
+
+
 class Split(Bolt):
     """A line into its words."""
 
@@ -81,9 +88,10 @@ class CountBatch(Bolt):
 
 
 def topology(directory: str, acking: str, path: str, door: str) -> Topology:
-    """`door`: "each" for execute, "batch" for execute_batch."""
+    """`door`: "each" for emit and execute, "batch" for emit_many and execute_batch."""
     builder = TopologyBuilder("word-count")
-    builder.set_spout("lines", Lines(directory, acking == "yes", path))
+    lines = LinesBatch if door == "batch" else Lines
+    builder.set_spout("lines", lines(directory, acking == "yes", path))
     split = SplitBatch() if door == "batch" else Split()
     count = CountBatch(directory) if door == "batch" else Count(directory)
     builder.set_bolt("split", split, parallelism=2).shuffle_grouping("lines")

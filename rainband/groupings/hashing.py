@@ -69,8 +69,16 @@ def spread(crc: i64) -> i64:
 
 
 def spread_of_str(key: str) -> i64:
-    """The lower 32 bits of the stable hash of `key`, without the detour. Raises UnicodeEncodeError for a surrogate."""
-    return spread(_crc32(key.encode(), STR_CRC))
+    """The lower 32 bits of the stable hash of `key`, with `spread` written out: once per word, also uncompiled.
+
+    Raises UnicodeEncodeError for a surrogate.
+    """
+    crc: i64 = _crc32(key.encode(), STR_CRC)
+    crc ^= crc >> 16
+    crc = (crc * 0x85EBCA6B) & WORD_MASK
+    crc ^= crc >> 13
+    crc = (crc * 0xC2B2AE35) & WORD_MASK
+    return crc ^ (crc >> 16)
 
 
 def key_group(key: object, groups: int) -> int:

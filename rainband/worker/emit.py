@@ -85,7 +85,11 @@ class Emitter:
         self.pickle_types = pickle_types
         self.active = False
         self.emitted: i64 = 0
-        self.transferred: i64 = 0
+
+    @property
+    def transferred(self) -> int:
+        """Tuples handed on, one for each receiving task."""
+        return sum([int(output.transferred) for output in self.outputs.values()])
 
     def output(self, stream: str) -> Output:
         found = self.outputs.get(stream)
@@ -152,7 +156,6 @@ class Emitter:
         if single is not None:
             target = single.targets[single.chooser.choose(row)]
             target.deliver(row, out.source, anchor, single.credited)
-            self.transferred += 1
             out.transferred += 1
             return target.ids
         if not out.routes:
@@ -193,7 +196,6 @@ class Emitter:
     ) -> None:
         for target, credited in picked:
             target.deliver(row, out.source, anchor, credited)
-        self.transferred += len(picked)
         out.transferred += len(picked)
 
     def direct(self, task: int, stream: str, values: Sequence[object], anchor: Tree | None) -> tuple[int, ...]:
@@ -225,7 +227,9 @@ class BoltEmitter(Emitter):
     def emit(self, values: Sequence[object], *, stream: str = "default") -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
-        out = self.plain_output(stream)
+        out = self.default
+        if out is None or stream != "default" or out.direct:
+            out = self.plain_output(stream)
         return self.route(out, self.row(values, out), self.anchor)
 
     def emit_many(self, rows: Iterable[Sequence[object]], *, stream: str = "default") -> int:

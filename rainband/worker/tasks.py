@@ -131,6 +131,7 @@ class PlainBoltTask(BoltTask):
         emitter = self.anchored
         execute = self.execute
         settled = self.agenda.settled
+        failed = self.failed
         emitter.active = True
         while position < end and gate.blocked == 0:
             tup = batch[position]
@@ -140,7 +141,6 @@ class PlainBoltTask(BoltTask):
                 emitter.anchor = None
                 try:
                     execute(tup)
-                    self.acked += 1
                 except BaseException as error:
                     self.at = position
                     self.reject(tup, error)
@@ -149,7 +149,6 @@ class PlainBoltTask(BoltTask):
                 emitter.anchor = anchor
                 try:
                     execute(tup)
-                    self.acked += 1
                     anchor.count -= 1
                     if anchor.count == 0:
                         settled.append(anchor)
@@ -159,6 +158,7 @@ class PlainBoltTask(BoltTask):
         emitter.active = False
         emitter.anchor = None
         self.at = position
+        self.acked += (position - start) - (self.failed - failed)
         return position - start
 
     def reject(self, tup: Tuple, error: BaseException) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 START = 64
 SMALL = 256  # a pass of the loop should be worth its while
-ROUND_S = 0.02
-GAIN = 0.05  # what twice the size must bring more to be kept
-LOSS = -0.02  # what half the size may bring less
+ROUND_S = 0.05
+GAIN = 0.03  # what twice the size must bring more to be kept
+LOSS = -0.01  # what half the size may bring less
 CLEAR = 0.2  # a difference that needs no second look
 NEW = 0.1  # weight of the newest round in the rate of the size that is kept
 TRIAL_ROUNDS = 5
