@@ -108,7 +108,9 @@ def contenders() -> list[Contender]:
         Contender(WORD_COUNT, RAINBAND, "1 worker", partial(rainband, "word-count", 1, True)),
         Contender(WORD_COUNT, RAINBAND, "2 workers", partial(rainband, "word-count", 2, True)),
         Contender(WORD_COUNT, RAINBAND, "execute_batch, 1 worker", partial(rainband, "word-count-batch", 1, True)),
-        Contender(WORD_COUNT, RAINBAND, "execute_batch, 2 workers", partial(rainband, "word-count-batch", 2, True)),
+        Contender(
+            WORD_COUNT, RAINBAND, "execute_batch, 2 workers", partial(rainband, "word-count-batch", 2, True), slow=True
+        ),
         Contender(WORD_COUNT, RAINBAND, "uncompiled, 1 worker", uncompiled),
         Contender(WORD_COUNT_FREE, RAINBAND, "1 worker", partial(rainband, "word-count", 1, False)),
         Contender(WORD_COUNT_FREE, RAINBAND, "2 workers", partial(rainband, "word-count", 2, False)),
@@ -121,7 +123,7 @@ def contenders() -> list[Contender]:
         Contender(WORD_COUNT_FREE, "bytewax", "1 process", partial(alone, bytewax_peer.run, "word-count")),
         Contender(
             WORD_COUNT_FREE, "bytewax", "1 process, in batches",
-            partial(alone, bytewax_peer.run, "word-count", count="batch"),
+            partial(alone, bytewax_peer.run, "word-count", count="batch"), slow=True,
         ),
         Contender(WORD_COUNT_FREE, "bare Python loop", "no engine", partial(alone, floor.run, "word-count")),
     ]  # fmt: skip
