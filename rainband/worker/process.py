@@ -134,6 +134,8 @@ class WorkerProcess:
             self.loading = SYSTEM
             self._beat(self.clock.now())
             self.worker.step(self.clock.now())
+            if self.worker.state is WorkerState.CRASHED:
+                return self._end(1)
             self._beat(self.clock.now())
             return self._loop()
         except BaseException as error:

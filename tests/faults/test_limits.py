@@ -207,7 +207,7 @@ def test_f38_slow_bolt(case: Case) -> None:
     s = case.statistics()
     print(f"slow bolt: {s.timed_out} timed out, {s.replayed} replayed", verdict)
     assert s.restarts == 0
-    assert "component pairs, task" in case.arena.worker_logs()
+    assert "component 'pairs', task" in case.arena.worker_logs()
     assert "Set blocking = True" in case.arena.worker_logs()
 
 
