@@ -111,16 +111,16 @@ def contenders() -> list[Contender]:
         Contender(
             WORD_COUNT, RAINBAND, "execute_batch, 2 workers", partial(rainband, "word-count-batch", 2, True), slow=True
         ),
-        Contender(WORD_COUNT, RAINBAND, "uncompiled, 1 worker", uncompiled),
-        Contender(WORD_COUNT_FREE, RAINBAND, "1 worker", partial(rainband, "word-count", 1, False)),
-        Contender(WORD_COUNT_FREE, RAINBAND, "2 workers", partial(rainband, "word-count", 2, False)),
+        Contender(WORD_COUNT, RAINBAND, "uncompiled, 1 worker", uncompiled, slow=True),
+        Contender(WORD_COUNT_FREE, RAINBAND, "1 worker", partial(rainband, "word-count", 1, False), slow=True),
+        Contender(WORD_COUNT_FREE, RAINBAND, "2 workers", partial(rainband, "word-count", 2, False), slow=True),
         Contender(CHAIN, RAINBAND, "1 worker", partial(rainband, "chain", 1, True)),
         Contender(CHAIN, RAINBAND, "2 workers", partial(rainband, "chain", 2, True)),
     ]
     motorway = partial(alone, motorway_peer.run, "word-count")
     others = [
         Contender(WORD_COUNT, "motorway", "3 steps in processes", motorway, slow=True),
-        Contender(WORD_COUNT_FREE, "bytewax", "1 process", partial(alone, bytewax_peer.run, "word-count")),
+        Contender(WORD_COUNT_FREE, "bytewax", "1 process", partial(alone, bytewax_peer.run, "word-count"), slow=True),
         Contender(
             WORD_COUNT_FREE, "bytewax", "1 process, in batches",
             partial(alone, bytewax_peer.run, "word-count", count="batch"), slow=True,
@@ -139,7 +139,7 @@ def storms() -> list[Contender]:
     """The profile that was the fastest in every round, the others to see whether it still is."""
     found = [
         Contender(contest, STORM, f"{profile}, {workers} worker{'s' if workers > 1 else ''}",
-                  partial(storm, bench, workers, acking, profile), slow=profile != profiles[0])
+                  partial(storm, bench, workers, acking, profile), slow=profile != profiles[0] or not acking)
         for contest, bench, acking, workers, profiles in (
             (WORD_COUNT, "word-count", True, 1, ("best", "tuned", "defaults")),
             (WORD_COUNT, "word-count", True, 2, ("defaults", "best", "tuned")),

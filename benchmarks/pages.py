@@ -31,7 +31,7 @@ is finished, and every count is compared with the truth: a run that lost or repe
 COMPARED = """Rounds of all entries, interleaved; windows of {seconds:g} s; medians over the rounds, and the range
 where it is drawn. Storm 2.8.3 runs as a real cluster (ZooKeeper, Nimbus, supervisor, worker JVMs) with its defaults,
 tuned as in its own storm-perf, and tuned for few cores ("best"), with the pending limit that is named; the profile
-that was fastest in earlier runs is in every round, the others and what is far away in every fifth.
+that was fastest in earlier runs is in every round, as are the acked entries of rainband; all else in every fifth.
 `benchmarks/peers/README.md` says how each engine is run. **Others** is how many cores the rest of the machine used
 meanwhile: with much of it, look at CPU-s/M.
 """
