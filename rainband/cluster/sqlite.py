@@ -125,13 +125,28 @@ def connect(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
         raise UsageError(f"cannot write {path}: {error.strerror}", "Its directory must be yours, mode 0700") from None
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        with _alone_in(path.parent):
+            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA trusted_schema = OFF")
     except sqlite3.Error as error:
         connection.close()
         raise StoreError(f"{path}: {error}", explain(error, path.parent)) from error
     return connection
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """One process at a time: SQLite does not wait when two turn a new file to WAL, one of them fails.
+
+    The directory is locked and not the file, whose locks are SQLite's own.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def take_lock(directory: Path) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
-from rainband.cluster.sqlite import FILE, SqliteStore
+from rainband.cluster.sqlite import FILE, SqliteStore, connect
 from rainband.cluster.store import Put
 from rainband.errors import StateLocked, StoreError, UsageError
 
@@ -93,3 +94,24 @@ def test_a_read_only_directory_is_named_with_the_mode_it_needs(tmp_path: Path) -
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match=f"cannot write to the state directory {tmp_path}: permission denied.*0700"):
         SqliteStore(tmp_path)
+
+
+def test_several_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """Two that turn it to WAL together: SQLite does not let the second one wait, it is told that all is locked."""
+    refused: list[Exception] = []
+
+    def open_it(path: Path, together: threading.Barrier) -> None:
+        together.wait()
+        try:
+            connect(path).close()
+        except StoreError as error:
+            refused.append(error)
+
+    for number in range(40):
+        together = threading.Barrier(6)
+        openers = [threading.Thread(target=open_it, args=(tmp_path / f"{number}.db", together)) for _ in range(6)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+    assert not refused
