@@ -33,6 +33,7 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 MESSAGES_QUEUED_MAX = 1000
 POLL_LIMIT = 256
 TOKEN_BYTES_MIN = 16
+NEVER_RAN_CODE = 70  # a worker's exit code when it ended before it took anything of its peers
 _PORT = struct.Struct("<H")
 T = TypeVar("T")
 

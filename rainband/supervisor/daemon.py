@@ -83,6 +83,7 @@ class Supervisor:
         self.arrivals: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self.stacks_wanted: dict[str, dict[str, str]] = {}
         self.obituaries: list[tuple[float, str, bytes]] = []
+        self.dead: dict[int, tuple[str, Gone]] = {}
         self.keys = keys
         self.network: ZmqNetwork | None = None
         self.heartbeat_at = self.look_at = self.clock.now()
@@ -127,9 +128,11 @@ class Supervisor:
     def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None:
         """Tell every worker of the topology, here and elsewhere, that the process at our `port` is dead."""
         name = self.disk.memory.supervisor
+        word = Gone(SlotName(name, port), incarnation)
+        self.dead[port] = (topology_id, word)
         for station in self.stations.values():
             if station.port != port and station.slot.topology == topology_id:
-                self.control.send(station.port, Gone(SlotName(name, port), incarnation))
+                self.control.send(station.port, word)
         assignment = self.assignment(topology_id)
         if assignment is None or name not in assignment.hosts:
             return
@@ -140,6 +143,11 @@ class Supervisor:
             if peer.supervisor != name:
                 self.obituaries.append((until, assignment.address(peer), frame))
         self._send_obituaries(self.clock.now())
+
+    def tell_of_the_dead(self, port: int, topology_id: str) -> None:
+        for dead, (topology, word) in self.dead.items():
+            if dead != port and topology == topology_id:
+                self.control.send(port, word)
 
     # Life
 

@@ -131,11 +131,15 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The process is gone. `from_outside`: by a signal that it did not cause itself."""
+    """The process is gone. `from_outside`: by a signal that it did not cause itself.
+
+    `never_ran`: it ended before it took anything, so nothing was lost with it.
+    """
 
     pid: int
     cause: str
     from_outside: bool = False
+    never_ran: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,7 @@ class AnnounceGone:
     """Tell the worker's peers that it died, so that they fail what it held.
 
     Not after a planned stop: there the new assignment tells them, and what they hold by then is not the worker's.
+    Nor after a start that failed: what they have for this slot waits for its successor, nobody replays.
     """
 
     topology: str
@@ -365,14 +370,14 @@ def _died(slot: Slot, event: Exited, now: float, limits: Limits) -> Step:
     forgiven = lived >= limits.healthy_s or (ran and event.from_outside and lived >= limits.settled_s)
     before = 0 if forgiven else slot.crashes
     wait = _backoff(before, limits) if before else 0.0
-    gone = AnnounceGone(slot.topology)
+    gone = () if event.never_ran else (AnnounceGone(slot.topology),)
     told = Report(f"worker {slot.pid} of {slot.topology} died after {lived:.1f} s: {cause}; again in {wait:g} s")
     slot = replace(slot, pid=0, crashes=before + 1, restarts=slot.restarts + 1, killed=False, cause=cause)
     if wait > 0:
         slot = replace(slot, state=State.BACKING_OFF, due=now + wait)
-        return slot, (gone, told)
+        return slot, (*gone, told)
     slot, actions = _start(slot)
-    return slot, (gone, told, *actions)
+    return slot, (*gone, told, *actions)
 
 
 def _stopped(slot: Slot, event: Exited, now: float, limits: Limits) -> Step:

@@ -17,7 +17,17 @@ from typing import Protocol
 import msgspec
 
 from rainband.errors import Refused
-from rainband.messaging.control import AskStacks, Assign, Beat, FromWorker, Hello, StacksText, Stop, ToWorker
+from rainband.messaging.control import (
+    NEVER_RAN_CODE,
+    AskStacks,
+    Assign,
+    Beat,
+    FromWorker,
+    Hello,
+    StacksText,
+    Stop,
+    ToWorker,
+)
 from rainband.records import Assignment, ErrorRecord, WorkerBeat, WorkerState
 from rainband.records import Slot as SlotName
 from rainband.supervisor import ports, processes, slot
@@ -33,7 +43,7 @@ logger = logging.getLogger("rainband.supervisor")
 
 ERRORS_KEPT_MAX = 200
 LAST_WORDS_BYTES = 4000
-CRASHED_CODE = 1
+CRASHED_CODES = (1, NEVER_RAN_CODE)
 LAST_BEAT_S = 1.0
 STACKS_ASK_S = 0.5
 STACKS_DUMP_S = 0.3
@@ -41,7 +51,6 @@ IDLE_BEATS_TOLD = 4  # in a row at once: Nimbus compares those of all workers to
 ORPHAN_LOOKS = 40
 ORPHAN_LOOK_S = 0.05
 SYSTEM = "__system"
-FIRST_PASS = 1
 
 
 class Shop(Protocol):
@@ -63,6 +72,9 @@ class Shop(Protocol):
     def send(self, port: int, message: ToWorker) -> bool: ...
 
     def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None: ...
+
+    def tell_of_the_dead(self, port: int, topology_id: str) -> None:
+        """Tell a worker that says hello of the deaths it was too late to hear of."""
 
     def collect_stacks(self, port: int, text: str) -> None: ...
 
@@ -138,18 +150,8 @@ class Station:
                 self.feed(self._check_port(), now)
             case slot.AnnounceGone(topology):
                 record = self.shop.disk.memory.workers.get(self.port)
-                if record is not None and record.incarnation and not self._never_took(record.incarnation):
+                if record is not None and record.incarnation:
                     self.shop.announce_gone(self.port, topology, record.incarnation)
-
-    def _never_took(self, incarnation: int) -> bool:
-        """The worker said itself that it ended in its first pass, before it took anything: nothing was lost with it.
-
-        What its peers have for this slot waits for its successor; a crash loop makes nobody replay.
-        """
-        beat = self.beat
-        if beat is None or beat.incarnation != incarnation or beat.state is not WorkerState.CRASHED:
-            return False
-        return beat.counters.get("passes", FIRST_PASS + 1) <= FIRST_PASS
 
     # The port
 
@@ -242,10 +244,10 @@ class Station:
         self.progress = self.pulse = self.stacks = None
         expected = self.slot.state is State.STOPPING
         if not expected and (self.beat is None or self.beat.pid != pid or self.beat.state is not WorkerState.CRASHED):
-            patience_s = LAST_BEAT_S if end.code == CRASHED_CODE else 0.0
+            patience_s = LAST_BEAT_S if end.code in CRASHED_CODES else 0.0
             self._record_end(pid, self.slot.cause if self.slot.killed else end.cause, now + patience_s)
             self._take_unexplained(now)
-        self.feed(slot.Exited(pid, end.cause, end.from_outside), now)
+        self.feed(slot.Exited(pid, end.cause, end.from_outside, end.code == NEVER_RAN_CODE), now)
         if self.process is None:
             self._remember(None)
         if expected:
@@ -320,6 +322,7 @@ class Station:
         assignment = self.shop.assignment(record.topology)
         if assignment is not None:
             self.shop.send(self.port, Assign(assignment))
+        self.shop.tell_of_the_dead(self.port, record.topology)
 
     def _take_beat(self, beat: WorkerBeat, now: float) -> None:
         self.errors = [*self.errors, *beat.errors][-ERRORS_KEPT_MAX:]

@@ -6,7 +6,8 @@
 The loop steps the Worker, shows progress in shared memory, answers the supervisor and sleeps until something comes.
 A worker needs no supervisor to go on: when that is gone it keeps working and looks for a new one in the control file
 beside its home. It ends by itself when its home or its place in the assignment is gone, when told to (SIGTERM means the
-same as Stop: finish what is here, then close), and with exit code 1 after a raise in open or prepare. A worker of a
+same as Stop: finish what is here, then close), and with exit code 70 when it could not start: user code that cannot be
+imported, a raise in open or prepare. By that code alone its supervisor knows that nothing was lost with it. A worker of a
 topology that is `topology.exclusive` also ends when Nimbus has not confirmed it for a whole lease.
 """
 
@@ -32,7 +33,7 @@ from rainband.clock import SystemClock
 from rainband.cluster.positions import PositionStore
 from rainband.errors import RainbandError, Refused, StoreError, UsageError
 from rainband.groupings.specs import CustomGrouping
-from rainband.messaging.control import AskStacks, Assign, Beat, Gone, Hello, StacksText, Stop
+from rainband.messaging.control import NEVER_RAN_CODE, AskStacks, Assign, Beat, Gone, Hello, StacksText, Stop
 from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.value_types import trust_code
@@ -108,6 +109,7 @@ class WorkerProcess:
         self.said_at = 0.0
         self.serve_at = 0.0
         self.worked = False
+        self.ran = False
         self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
         self.slow_calls = SlowCalls()
@@ -135,12 +137,14 @@ class WorkerProcess:
             self._beat(self.clock.now())
             self.worker.step(self.clock.now())
             if self.worker.state is WorkerState.CRASHED:
-                return self._end(1)
+                return self._end(NEVER_RAN_CODE)
             self._beat(self.clock.now())
+            self._serve(self.clock.now(), idle=False)  # who died before is known before the first tuple
+            self.ran = True
             return self._loop()
         except BaseException as error:
             self._crash(assignment, error)
-            return 1
+            return 1 if self.ran else NEVER_RAN_CODE
         finally:
             self.line.close()
 

@@ -40,6 +40,7 @@ from rainband.worker.transfer import Inbound, Outbound, roots_of
 from rainband.worker.wiring import LocalTask, Wiring
 
 TURN = 256
+FIRST_PASS = 1  # opens and prepares; only later ones take and emit
 FRAMES = 256
 NEVER = float("inf")
 TIMER_S = 0.05
@@ -258,6 +259,9 @@ class Worker:
         self.books.clock_now = now
         address = self.assignment.address(slot)
         if address not in self.outboxes or incarnation in self.links.fenced:
+            return
+        if self.passes <= FIRST_PASS:
+            self.links.gone(address, incarnation)
             return
         if self.links.link(address).peer in (incarnation, 0):
             self.peer_lost(address, incarnation, self.links.gone(address, incarnation))

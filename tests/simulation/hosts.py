@@ -186,6 +186,7 @@ class Supervisor:
         self.secrets = None
         self.stations = {port: SimStation(port, cast(Any, self)) for port in machine.ports}
         self.obituaries: list[tuple[float, str, bytes]] = []
+        self.dead: dict[int, tuple[str, Gone]] = {}
         self.localizing: set[str] = set()
         self.heard: list[tuple[int, FromWorker]] = []
         self.ended: list[WorkerProcess] = []
@@ -230,9 +231,11 @@ class Supervisor:
 
     def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None:
         name = self.machine.name
+        word = Gone(SlotName(name, port), incarnation)
+        self.dead[port] = (topology_id, word)
         for station in self.stations.values():
             if station.port != port and station.slot.topology == topology_id:
-                self.send(station.port, Gone(SlotName(name, port), incarnation))
+                self.send(station.port, word)
         assignment = self.assignment(topology_id)
         if assignment is None or name not in assignment.hosts:
             return
@@ -243,6 +246,11 @@ class Supervisor:
             if peer.supervisor != name:
                 self.obituaries.append((until, assignment.address(peer), frame))
         self._send_obituaries()
+
+    def tell_of_the_dead(self, port: int, topology_id: str) -> None:
+        for dead, (topology, word) in self.dead.items():
+            if dead != port and topology == topology_id:
+                self.send(port, word)
 
     def collect_stacks(self, port: int, text: str) -> None:
         """Nobody asks for stacks here."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rainband.messaging.control import Assign, Beat, Gone, Hello, Stop, ToWorker
+from rainband.messaging.control import NEVER_RAN_CODE, Assign, Beat, Gone, Hello, Stop, ToWorker
 from rainband.records import Assignment, Slot, WorkerState
 from rainband.supervisor.processes import Exit, Identity
 from rainband.worker.worker import Worker
@@ -165,7 +165,7 @@ class WorkerProcess:
         self.world.steps += 1
         if worker.state is WorkerState.CRASHED:
             self.beat(now)
-            self.end(1, "exit code 1")
+            self.end(NEVER_RAN_CODE if self.passes == 1 else 1, "exit code")
             return
         if deadline <= now:
             self.worked = True
