@@ -7,8 +7,8 @@ The loop steps the Worker, shows progress in shared memory, answers the supervis
 A worker needs no supervisor to go on: when that is gone it keeps working and looks for a new one in the control file
 beside its home. It ends by itself when its home or its place in the assignment is gone, when told to (SIGTERM means the
 same as Stop: finish what is here, then close), and with exit code 70 when it could not start: user code that cannot be
-imported, a raise in open or prepare. By that code alone its supervisor knows that nothing was lost with it. A worker of a
-topology that is `topology.exclusive` also ends when Nimbus has not confirmed it for a whole lease.
+imported, a raise in open or prepare. By that code alone its supervisor knows that nothing was lost with it. A worker of
+a topology that is `topology.exclusive` also ends when Nimbus has not confirmed it for a whole lease.
 """
 
 from __future__ import annotations

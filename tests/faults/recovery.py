@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from kit.chaos import SHORT, Arena, Case, now, wait
+from kit.chaos import SHORT, Arena, Case, kill_at_once, now, wait
 from rainband.build import describe
 
 SETTLED_S = 6.0
@@ -97,8 +95,7 @@ def kill_hosts(directory: Path, hosts: int, rate: float) -> dict[str, Any]:
             victims = [w.pid for w in case.workers() if w.port in lost]
             at = case.fault()
             arena.kill(name)
-            for pid in victims:
-                os.kill(pid, signal.SIGKILL)
+            kill_at_once(victims)
             wait(lambda lost=lost: moved(case, lost), 60.0, case.explain)  # type: ignore[misc]
             back.append(case.mended() - at)
             case.wait_flowing(200)

@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from kit.chaos import SHORT, Arena, Case, alive, now, wait
+from kit.chaos import SHORT, Arena, Case, alive, kill_at_once, now, wait
 from rainband.build import describe
 from rainband.errors import RainbandError
 from rainband.records import WorkerBeat
@@ -185,8 +185,7 @@ class Soak:
 
     def kill_every_worker(self) -> None:
         self.case.fault(spout=True)
-        for worker in self.case.workers():
-            os.kill(worker.pid, signal.SIGKILL)
+        kill_at_once([worker.pid for worker in self.case.workers()])
 
     def stop_worker(self) -> None:
         victim = self.victim()
@@ -250,8 +249,7 @@ class Soak:
         ports = json.loads((self.arena.state(name) / "supervisor.json").read_bytes())["ports"]
         victims = [pid for port, pid in self.arena.workers().items() if port in ports]
         self.arena.kill(name)
-        for pid in victims:
-            os.kill(pid, signal.SIGKILL)
+        kill_at_once(victims)
         wait(lambda: self.arena.alive_supervisors() == 1, 20.0)
         wait(lambda: all(self.runs(case) for case in (self.case, self.calm)), 40.0, self.case.explain)
         self.arena.start(name)

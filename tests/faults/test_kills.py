@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from kit.chaos import SHORT, Arena, Case, alive, now, wait
+from kit.chaos import SHORT, Arena, Case, alive, kill_at_once, now, wait
 from kit.chaos_host import memory_group, needs_root
 
 pytestmark = pytest.mark.faults
@@ -63,8 +62,7 @@ def test_f04_every_worker_killed_at_once(case: Case) -> None:
     victims = case.workers()
     assert len(victims) == 3
     at = case.fault(spout=True)
-    for victim in victims:
-        os.kill(victim.pid, signal.SIGKILL)
+    kill_at_once([victim.pid for victim in victims])
     for victim in victims:
         case.wait_replaced(victim)
     back_s = now() - at

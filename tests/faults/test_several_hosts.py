@@ -5,16 +5,14 @@ Hosts are network namespaces. Keys are required there, so each host has its copy
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kit.chaos import Arena, Case, alive, now, wait
+from kit.chaos import Arena, Case, alive, kill_at_once, now, wait
 from kit.chaos_host import Hosts, needs_ip, run
 from rainband.errors import ClusterUnavailable
 from rainband.nimbus.client import Client
@@ -154,8 +152,7 @@ def test_f11_host_is_lost_with_default_leases(case: Case) -> None:
     assert lost
     at = case.fault()
     case.arena.kill(name)
-    for pid in lost:
-        os.kill(pid, signal.SIGKILL)
+    kill_at_once(lost)
 
     def moved() -> bool:
         s = case.statistics()

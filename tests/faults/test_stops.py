@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
 
-from kit.chaos import SHORT, Arena, Case, alive, now, wait
+from kit.chaos import SHORT, Arena, Case, alive, kill_at_once, now, wait
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"supervisors": 2, "slots": 6, "settings": SHORT}
@@ -121,8 +119,7 @@ def test_f11_host_is_lost(case: Case, host: str) -> None:
     at = case.fault()
     lost = workers_of(case, host)
     case.arena.kill(host)
-    for pid in lost:
-        os.kill(pid, signal.SIGKILL)
+    kill_at_once(lost)
     wait_moved(case, host, LEASE_S + 10.0)
     back_s = case.mended() - at
     case.wait_flowing()

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -63,6 +63,14 @@ def wait(condition: Callable[[], Any], timeout_s: float = 20.0, what: Callable[[
 def alive(pid: int) -> bool:
     """Whether the process exists and is not only waiting to be reaped."""
     return processes.identify(pid) is not None
+
+
+def kill_at_once(pids: Collection[int]) -> None:
+    """kill -9 all of them, none with the time to act on the death of another: they are stopped before."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 @contextlib.contextmanager
