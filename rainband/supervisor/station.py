@@ -320,9 +320,9 @@ class Station:
             self.shop.send(self.port, Stop(drain=True))
             return
         assignment = self.shop.assignment(record.topology)
+        self.shop.tell_of_the_dead(self.port, record.topology)
         if assignment is not None:
             self.shop.send(self.port, Assign(assignment))
-        self.shop.tell_of_the_dead(self.port, record.topology)
 
     def _take_beat(self, beat: WorkerBeat, now: float) -> None:
         self.errors = [*self.errors, *beat.errors][-ERRORS_KEPT_MAX:]

@@ -52,6 +52,11 @@ class SupervisorLine:
         if self._network is not None:
             self._network.watch(self._link.socket)
 
+    @property
+    def found(self) -> bool:
+        """Whether a supervisor has written where it listens."""
+        return self._link is not None
+
     def greet(self) -> None:
         """Say hello once more, and be told what there is to know."""
         self._greeted = False

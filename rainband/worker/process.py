@@ -110,6 +110,7 @@ class WorkerProcess:
         self.serve_at = 0.0
         self.worked = False
         self.ran = False
+        self.answered = False
         self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
         self.slow_calls = SlowCalls()
@@ -139,7 +140,7 @@ class WorkerProcess:
             if self.worker.state is WorkerState.CRASHED:
                 return self._end(NEVER_RAN_CODE)
             self._beat(self.clock.now())
-            self._serve(self.clock.now(), idle=False)  # who died before is known before the first tuple
+            self._await_answer()
             self.ran = True
             return self._loop()
         except BaseException as error:
@@ -234,7 +235,18 @@ class WorkerProcess:
         if due or (idle and self.worked and now >= self.said_at + IDLE_BEAT_S):
             self._beat(now)
 
+    def _await_answer(self) -> None:
+        """Until the supervisor has answered our hello: who has died before is known before the first tuple leaves."""
+        until = self.clock.now() + ANSWER_S
+        while self.line.found and not self.stop_wanted and self.clock.now() < until:
+            for message in self.line.receive():
+                self._obey(message, self.clock.now())
+            if self.answered:
+                return
+            self.network.wait(0.02)
+
     def _obey(self, message: object, now: float) -> None:
+        self.answered |= isinstance(message, Assign | Stop)
         if isinstance(message, Assign):
             self.worker.apply(message.assignment, now)
             if not message.assignment.on(self.slot):
@@ -286,14 +298,8 @@ class WorkerProcess:
         self._look_at_lease(now)
         self.line.renew()
         self.line.greet()
-        until = now + ANSWER_S
-        while not self.stop_wanted and self.clock.now() < until:
-            answers = self.line.receive()
-            for message in answers:
-                self._obey(message, self.clock.now())
-            if any(isinstance(message, Assign | Stop) for message in answers):
-                return
-            self.network.wait(0.02)
+        self.answered = False
+        self._await_answer()
 
     def _end(self, code: int) -> int:
         now = self.clock.now()

@@ -83,6 +83,7 @@ class WorkerProcess:
         self.stop_wanted = False
         self.stop_at = NEVER
         self.asking_until = 0.0
+        self.answered = False
         self.exit = Exit(None, "", False)
 
     # Time
@@ -170,6 +171,8 @@ class WorkerProcess:
         if deadline <= now:
             self.worked = True
         self.serve(now, deadline > now or worker.state is not before)
+        if worker.state is not before and not self.answered:
+            self.asking_until = now + ANSWER_S
         if self.stop_at != NEVER and self.alive and self.finished(now):
             self.end(0, "exit code 0")
         if self.alive:
@@ -195,6 +198,7 @@ class WorkerProcess:
 
     def obey(self, message: ToWorker, now: float) -> None:
         assert self.worker is not None
+        self.answered |= isinstance(message, Assign | Stop)
         if isinstance(message, Assign):
             self.world.note(f"apply {self.slot.supervisor}:{self.port} {message.assignment.version}")
             before = self.worker.assignment
@@ -234,6 +238,7 @@ class WorkerProcess:
         if not self.still_wanted():
             self.stop_wanted = True
         self.greeted = 0
+        self.answered = False
         self.greet()
         self.wake(self.world.time + 0.02)
 
@@ -241,8 +246,7 @@ class WorkerProcess:
         said, self.said = self.said, []
         for message in said:
             self.obey(message, now)
-        answered = any(isinstance(message, Assign | Stop) for message in said)
-        if answered or self.stop_wanted or now >= self.asking_until:
+        if self.answered or self.stop_wanted or now >= self.asking_until:
             self.asking_until = 0.0
             self.passed_at = now
         self.wake(self.world.time + 0.02)
