@@ -139,7 +139,7 @@ class Station:
             case slot.StartWorker(topology):
                 self.feed(self._start(topology), now)
             case slot.AskStop():
-                self.shop.send(self.port, Stop(drain=True))
+                self._ask_stop()
             case slot.Terminate():
                 if self.process is not None:
                     self.process.send_signal(signal.SIGTERM)
@@ -152,6 +152,11 @@ class Station:
                 record = self.shop.disk.memory.workers.get(self.port)
                 if record is not None and record.incarnation:
                     self.shop.announce_gone(self.port, topology, record.incarnation)
+
+    def _ask_stop(self) -> None:
+        """The worker finishes what it holds, unless its topology was killed: then nobody waits for that."""
+        killed = self.slot.topology is None or self.shop.assignment(self.slot.topology) is None
+        self.shop.send(self.port, Stop(drain=not killed))
 
     # The port
 
@@ -317,7 +322,7 @@ class Station:
         if record.incarnation != incarnation:
             self._remember(msgspec.structs.replace(record, incarnation=incarnation))
         if self.slot.state is State.STOPPING:
-            self.shop.send(self.port, Stop(drain=True))
+            self._ask_stop()
             return
         assignment = self.shop.assignment(record.topology)
         self.shop.tell_of_the_dead(self.port, record.topology)
