@@ -7,9 +7,12 @@ With `level` it may also move executors that could stay, no more than evenness t
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import insort
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import groupby
 
 from rainband.records import Executor, Slot
 
@@ -50,15 +53,16 @@ def place(
     slots = choose_slots(wanted, Counter(kept.values()), available, anchored)
     if not slots:
         return Schedule({}, wanted)
-    placed = {executor: slot for executor, slot in kept.items() if slot in set(slots)}
+    chosen = set(slots)
+    placed = {executor: slot for executor, slot in kept.items() if slot in chosen}
     board = Board(slots, placed)
-    for executor in todo:
-        if executor not in placed:
-            board.add(executor, board.best_for(executor.component))
+    homeless = (executor for executor in todo if executor not in placed)
+    for component, group in groupby(homeless, lambda executor: executor.component):
+        board.add_all(component, group)
     if level or (placed and len(slots) > len(set(current.values()))):
         board.spread_components()
         board.even_out(reluctant)
-    return Schedule(dict(sorted(board.where.items())), wanted - len(slots))
+    return Schedule({executor: board.where[executor] for executor in todo}, wanted - len(slots))
 
 
 def choose_slots(
@@ -69,67 +73,88 @@ def choose_slots(
     Of equally full ones those with the most `anchored` executors are kept.
     Free ones come from the supervisor that holds the fewest of the chosen so far, then from the one with most free.
     """
-    free = sorted(set(usable) - set(used))
     held_fast = anchored or {}
     chosen = sorted(used, key=lambda slot: (-used[slot], -held_fast.get(slot, 0), slot))[:wanted]
     held = Counter(slot.supervisor for slot in chosen)
-    idle = Counter(slot.supervisor for slot in free)
-    while len(chosen) < wanted and free:
-        best = min(free, key=lambda slot: (held[slot.supervisor], -idle[slot.supervisor], slot))
-        free.remove(best)
-        chosen.append(best)
-        held[best.supervisor] += 1
-        idle[best.supervisor] -= 1
+    free: defaultdict[str, list[Slot]] = defaultdict(list)
+    for slot in set(usable) - set(used):
+        free[slot.supervisor].append(slot)
+    for idle in free.values():
+        idle.sort(reverse=True)
+    offers = [(held[supervisor], -len(idle), idle[-1]) for supervisor, idle in free.items()]
+    heapify(offers)
+    while offers and len(chosen) < wanted:
+        count, _, best = heappop(offers)
+        idle = free[best.supervisor]
+        chosen.append(idle.pop())
+        if idle:
+            heappush(offers, (count + 1, -len(idle), idle[-1]))
     return sorted(chosen)
 
 
 class Board:
-    """Executors on slots while they are being placed, with the two counts that every choice looks at."""
+    """Executors on slots while they are being placed. Every choice looks at two counts: the component's, and all.
+
+    A choice changes the rank of the slots it names and of no others: one ranking serves many choices.
+    """
 
     def __init__(self, slots: Sequence[Slot], placed: Mapping[Executor, Slot]) -> None:
         self.slots = slots
         self.where: dict[Executor, Slot] = {}
-        self.total: Counter[Slot] = Counter()
-        self.of: dict[str, Counter[Slot]] = {}
-        for executor, slot in sorted(placed.items()):
+        self.total = dict.fromkeys(slots, 0)
+        self.of: dict[str, dict[Slot, list[Executor]]] = {}
+        for executor, slot in placed.items():
             self.add(executor, slot)
 
     def add(self, executor: Executor, slot: Slot) -> None:
         self.where[executor] = slot
         self.total[slot] += 1
-        self.of.setdefault(executor.component, Counter())[slot] += 1
+        insort(self.of.setdefault(executor.component, {}).setdefault(slot, []), executor)
 
-    def best_for(self, component: str) -> Slot:
-        """Where the component has fewest executors, then where fewest are at all."""
-        here = self.of.setdefault(component, Counter())
-        return min(self.slots, key=lambda slot: (here[slot], self.total[slot], slot))
+    def count(self, component: str, slot: Slot) -> int:
+        return len(self.of[component].get(slot, ()))
+
+    def rank(self, component: str, slot: Slot) -> tuple[int, int, Slot]:
+        """Least where the component has fewest executors, then where fewest are at all."""
+        return self.count(component, slot), self.total[slot], slot
+
+    def ranking(self, component: str) -> list[tuple[int, int, Slot]]:
+        return sorted(self.rank(component, slot) for slot in self.slots)
+
+    def add_all(self, component: str, executors: Iterable[Executor]) -> None:
+        """Each of the component's executors where the rank is least by then (what is sorted is a heap, too)."""
+        self.of.setdefault(component, {})
+        ranking = self.ranking(component)
+        for executor in executors:
+            slot = ranking[0][-1]
+            self.add(executor, slot)
+            heapreplace(ranking, self.rank(component, slot))
 
     def move_one(self, component: str, source: Slot, target: Slot) -> None:
-        executor = max(e for e, slot in self.where.items() if slot == source and e.component == component)
+        """The last of those there."""
         self.total[source] -= 1
-        self.of[component][source] -= 1
-        self.add(executor, target)
+        self.add(self.of[component][source].pop(), target)
 
     def spread_components(self) -> None:
         """Until each component has as many executors in each slot as in any other, or one more."""
-        for component, here in sorted(self.of.items()):
-            while True:
-                source = max(self.slots, key=lambda slot: (here[slot], self.total[slot], slot))
-                target = self.best_for(component)
-                if here[source] - here[target] <= 1:
-                    break
+        for component in sorted(self.of):
+            ranking = self.ranking(component)
+            while ranking[-1][0] - ranking[0][0] > 1:
+                source, target = ranking.pop()[-1], ranking.pop(0)[-1]
                 self.move_one(component, source, target)
+                insort(ranking, self.rank(component, source))
+                insort(ranking, self.rank(component, target))
 
     def even_out(self, reluctant: Collection[str]) -> None:
         """Until the slots hold equally many executors or one more, keeping the components spread.
 
         The fuller slot has more of some component, by one at most: moving that one mirrors the difference.
         """
-        while True:
-            source = max(self.slots, key=lambda slot: (self.total[slot], slot))
-            target = min(self.slots, key=lambda slot: (self.total[slot], slot))
-            if self.total[source] - self.total[target] <= 1:
-                break
-            movable = [name for name, here in self.of.items() if here[source] > here[target]]
-            component = min(movable, key=lambda name: (name in reluctant, name))
+        components = sorted(self.of, key=lambda name: (name in reluctant, name))
+        ranking = sorted((self.total[slot], slot) for slot in self.slots)
+        while ranking[-1][0] - ranking[0][0] > 1:
+            source, target = ranking.pop()[-1], ranking.pop(0)[-1]
+            component = next(name for name in components if self.count(name, source) > self.count(name, target))
             self.move_one(component, source, target)
+            insort(ranking, (self.total[source], source))
+            insort(ranking, (self.total[target], target))

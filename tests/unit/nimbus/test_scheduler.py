@@ -12,6 +12,7 @@ from rainband.nimbus.scheduler import Schedule, choose_slots, place
 from rainband.records import Executor, Slot
 
 SUPERVISORS = ("a", "b", "c", "d")
+EVERY_SLOT = [Slot(supervisor, port) for supervisor in SUPERVISORS for port in range(1, 6)]
 slots = st.sets(st.builds(Slot, st.sampled_from(SUPERVISORS), st.integers(1, 5)), max_size=12)
 shapes = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 workers = st.integers(1, 8)
@@ -118,6 +119,61 @@ def test_rebalance_to_any_number_of_workers_is_even(
     assert is_even(per_slot(after), used)
     if len(used) <= len(set(before.slots.values())):
         assert used <= set(before.slots.values())
+
+
+@given(st.integers(0, 14), st.dictionaries(st.sampled_from(EVERY_SLOT), st.integers(1, 9), max_size=4), slots)
+def test_each_free_slot_chosen_is_the_best_of_all_that_are_left(
+    wanted: int, used: dict[Slot, int], usable: set[Slot]
+) -> None:
+    chosen = sorted(used, key=lambda slot: (-used[slot], slot))[:wanted]
+    free = usable - set(used)
+    while len(chosen) < wanted and free:
+        held, idle = (Counter(slot.supervisor for slot in some) for some in (chosen, free))
+        best = min(free, key=lambda slot: (held[slot.supervisor], -idle[slot.supervisor], slot))
+        free.remove(best)
+        chosen.append(best)
+    assert choose_slots(wanted, used, usable) == sorted(chosen)
+
+
+@given(shapes, st.sets(st.sampled_from(EVERY_SLOT), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_each_lost_executor_goes_to_the_best_of_all_slots(
+    shape: list[int], usable: set[Slot], dice: random.Random
+) -> None:
+    executors = executors_of(shape)
+    count = min(len(executors), len(usable))
+    chosen = sorted(dice.sample(sorted(usable), count))
+    before = {executor: dice.choice(chosen) for executor in executors if dice.random() < 0.5}
+    before |= zip(dice.sample(executors, count), chosen, strict=True)
+    expected = dict(before)
+    for executor in executors:
+        if executor not in before:
+            total = Counter(expected.values())
+            here = Counter(slot for other, slot in expected.items() if other.component == executor.component)
+            expected[executor] = min(chosen, key=lambda slot: (here[slot], total[slot], slot))
+    assert place(executors, count, before, chosen).slots == expected
+
+
+@given(shapes, st.sets(st.sampled_from(EVERY_SLOT), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_levelling_evens_out_wherever_executors_were(shape: list[int], usable: set[Slot], dice: random.Random) -> None:
+    executors = executors_of(shape)
+    few = {executor.component: dice.choices(sorted(usable), k=2) for executor in executors}
+    before = {executor: dice.choice(few[executor.component]) for executor in executors}
+    after = place(executors, len(usable), before, usable, level=True)
+    mixed = dict(dice.sample(list(before.items()), len(before)))
+    assert place(reversed(executors), len(usable), mixed, usable, level=True) == after
+    used = set(after.slots.values())
+    assert is_even(per_slot(after), used)
+    for component in {executor.component for executor in executors}:
+        assert is_even(Counter(after.slots[e] for e in executors if e.component == component), used)
+
+
+def test_reluctant_components_stay_where_another_can_go() -> None:
+    a, b = Slot("a", 1), Slot("b", 1)
+    lines, count, store = Executor("lines", 1, 1), Executor("count", 2, 2), Executor("store", 3, 3)
+    before = dict.fromkeys((lines, count, store), a)
+    for stays, goes in ((), count), (("count",), lines), (("count", "lines"), store):
+        after = place(before, 2, before, [a, b], level=True, reluctant=stays)
+        assert after.slots == before | {goes: b}
 
 
 def test_slots_come_from_different_supervisors_first() -> None:
