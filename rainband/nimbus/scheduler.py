@@ -100,6 +100,8 @@ class Board:
 
     def __init__(self, slots: Sequence[Slot], placed: Mapping[Executor, Slot]) -> None:
         self.slots = slots
+        self.home = placed
+        self.away: dict[tuple[str, Slot], dict[Executor, None]] = {}
         self.where: dict[Executor, Slot] = {}
         self.total = dict.fromkeys(slots, 0)
         self.of: dict[str, dict[Slot, list[Executor]]] = {}
@@ -110,6 +112,15 @@ class Board:
         self.where[executor] = slot
         self.total[slot] += 1
         insort(self.of.setdefault(executor.component, {}).setdefault(slot, []), executor)
+        home = self.home.get(executor, slot)
+        if home != slot:
+            self.away.setdefault((executor.component, home), {})[executor] = None
+
+    def take(self, executor: Executor) -> Slot:
+        slot = self.where[executor]
+        self.total[slot] -= 1
+        self.of[executor.component][slot].remove(executor)
+        return slot
 
     def count(self, component: str, slot: Slot) -> int:
         return len(self.of[component].get(slot, ()))
@@ -131,9 +142,19 @@ class Board:
             heapreplace(ranking, self.rank(component, slot))
 
     def move_one(self, component: str, source: Slot, target: Slot) -> None:
-        """The last of those there."""
-        self.total[source] -= 1
-        self.add(self.of[component][source].pop(), target)
+        """The last of those there. If one is away that ran in `target` before, it comes back, and this takes its place.
+
+        Either way `source` has one less and `target` one more; coming back is one move less.
+        """
+        executor = self.of[component][source][-1]
+        self.take(executor)
+        away = self.away.get((component, target))
+        if away:
+            returning, _ = away.popitem()
+            place = self.take(returning)
+            self.add(returning, target)
+            target = place
+        self.add(executor, target)
 
     def spread_components(self) -> None:
         """Until each component has as many executors in each slot as in any other, or one more."""
@@ -148,13 +169,16 @@ class Board:
     def even_out(self, reluctant: Collection[str]) -> None:
         """Until the slots hold equally many executors or one more, keeping the components spread.
 
-        The fuller slot has more of some component, by one at most: moving that one mirrors the difference.
+        The fuller slot has more of some component, by one at most: moving that one mirrors the difference. Best is one
+        of which the emptier slot has given one away before; of equally empty slots, one in which nothing ran before.
         """
+        old = set(self.home.values())
         components = sorted(self.of, key=lambda name: (name in reluctant, name))
-        ranking = sorted((self.total[slot], slot) for slot in self.slots)
+        ranking = sorted((self.total[slot], slot in old, slot) for slot in self.slots)
         while ranking[-1][0] - ranking[0][0] > 1:
             source, target = ranking.pop()[-1], ranking.pop(0)[-1]
-            component = next(name for name in components if self.count(name, source) > self.count(name, target))
+            movable = [name for name in components if self.count(name, source) > self.count(name, target)]
+            component = min(movable, key=lambda name: not self.away.get((name, target)))
             self.move_one(component, source, target)
-            insort(ranking, (self.total[source], source))
-            insort(ranking, (self.total[target], target))
+            insort(ranking, (self.total[source], source in old, source))
+            insort(ranking, (self.total[target], target in old, target))

@@ -96,15 +96,24 @@ def test_a_lost_supervisor_moves_its_own_executors_and_no_others(
 def test_more_slots_are_taken_with_the_fewest_moves(
     shape: list[int], count: int, few: set[Slot], more: set[Slot]
 ) -> None:
+    """Into fresh slots; an old one is refilled only if it had to give something else away to keep components spread.
+
+    That cannot always be had without: of {b, b}, {b, b}, {a, b, c}, {a, b, c} one pair of b must be split for a fifth.
+    """
     executors = executors_of(shape)
     before = place(executors, count, {}, few)
     after = place(executors, count, before.slots, few | more)
-    used = set(after.slots.values())
+    used, old = set(after.slots.values()), set(before.slots.values())
     assert is_even(per_slot(after), used)
     moved = [executor for executor in executors if after.slots[executor] != before.slots[executor]]
-    fresh = used - set(before.slots.values())
-    assert all(after.slots[executor] in fresh for executor in moved)
-    assert len(moved) == sum(per_slot(after)[slot] for slot in fresh)
+    for slot in used - old:
+        assert per_slot(after)[slot] == sum(after.slots[executor] == slot for executor in moved)
+    for slot in old:
+        came = [executor.component for executor in moved if after.slots[executor] == slot]
+        went = [executor.component for executor in moved if before.slots[executor] == slot]
+        assert len(came) <= len(went)
+        assert not set(came) & set(went)
+        assert not came or len(shape) > 1
 
 
 @given(shapes, workers, workers, slots.filter(bool))
