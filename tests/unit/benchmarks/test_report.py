@@ -37,7 +37,8 @@ def test_goals_compare_with_the_best_of_storms_entries() -> None:
         score(WORD_COUNT, RAINBAND, "1 worker", [100], cpu=0.5),
         score(WORD_COUNT, RAINBAND, "2 workers", [150], cpu=0.8),
         score(WORD_COUNT, RAINBAND, "uncompiled, 1 worker", [10]),
-        score(WORD_COUNT, STORM, "best, 1 worker", [120], cpu=1.0),
+        score(WORD_COUNT, STORM, "tuned, 1 worker", [120], cpu=1.0),
+        score(WORD_COUNT, STORM, "best, 1 worker", [200], cpu=0.6),
         score(WORD_COUNT, STORM, "defaults, 2 workers", [50], cpu=4.0),
     ]
     found = goals({}, scores)
@@ -47,19 +48,21 @@ def test_goals_compare_with_the_best_of_storms_entries() -> None:
     assert verdict(found, "word count, acked, CPU-s/M") == (1.6, "**behind**")
     assert verdict(found, "uncompiled word count")[1] == "**behind**"
     assert verdict(found, "chain, acked, 1 worker") == (None, "not measured")
+    assert found[0].few_cores == 0.75
+    assert "| 1.25 × | reached | 0.75 × |" in page({}, MACHINE, scores)
 
 
 def test_the_page_names_what_is_behind_and_what_failed() -> None:
     scores = [
         score(CHAIN, RAINBAND, "1 worker", [100]),
-        score(CHAIN, STORM, "best, 1 worker", [90], problem="WrongCount: 3 trees failed"),
+        score(CHAIN, STORM, "defaults, 1 worker", [90], problem="WrongCount: 3 trees failed"),
     ]
     own = {**MACHINE, "results": {"idle": result("idle", rss_mb_max=61.0, worker_cpu_share=0.01, daemons_rss_mb={})}}
     text = page(own, MACHINE, scores)
     assert "rainband is behind in 2 of" in text
     assert "1 of 2" in text
     assert "WrongCount: 3 trees failed" in text
-    assert "| idle worker, resident memory | ≤ 60 MB |  | 61 MB | **behind** |" in text
+    assert "| idle worker, resident memory | ≤ 60 MB |  | 61 MB | **behind** |  |" in text
     assert set(charts({}, scores)) == {"chain-acked.svg"}
 
 
