@@ -339,3 +339,26 @@ def test_several_topologies_share_the_cluster() -> None:
         assert second.wait_drained(timeout_s=5).acked == 2
         assert first.wait_drained(timeout_s=5).acked == 400
         assert seen(second) == {1, 2}
+
+
+class Opened(Endless):
+    """Counts how often it was opened."""
+
+    opens: list[int] = []
+
+    def open(self, context: TopologyContext) -> None:
+        super().open(context)
+        self.opens.append(context.task_id)
+
+
+def test_nothing_is_started_anew_after_the_end_however_long_it_took() -> None:
+    Opened.opens.clear()
+    builder = TopologyBuilder("once")
+    builder.set_spout("numbers", Opened())
+    builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
+    with LocalCluster(virtual_clock=True) as cluster:
+        cluster.submit(builder.create_topology())
+        cluster.advance(1)
+        cluster.do(lambda engine: engine.finish())
+        cluster.advance(5)  # the beats of all supervisors are due long since
+    assert len(Opened.opens) == 1
