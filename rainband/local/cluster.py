@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import randbits
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from rainband.clock import SystemClock, VirtualClock
 from rainband.errors import TopologyNotFound, UsageError, did_you_mean
@@ -64,6 +64,9 @@ class LocalCluster:
                 "processes=True has no virtual_clock, seed, record or raise_errors: its workers are other processes",
                 "Leave them out, or leave out processes",
             )
+        check_shape(supervisors, slots, seed)
+        if seed is not None and not virtual_clock:
+            raise UsageError("seed= needs virtual_clock=True: in real time no two runs are alike", "Set it, or no seed")
         self.virtual = virtual_clock
         self._processes: ProcessCluster | None = None
         self._driver: Driver | None = None
@@ -81,8 +84,7 @@ class LocalCluster:
             engine = Engine(clock, seed or 0, wishes, supervisors, count, config or {}, found)
             self._driver = VirtualDriver(engine, clock)
         else:
-            drawn = randbits(62) if seed is None else seed
-            engine = Engine(SystemClock(), drawn, wishes, supervisors, count, config or {}, found)
+            engine = Engine(SystemClock(), randbits(62), wishes, supervisors, count, config or {}, found)
             self._driver = ThreadDriver(engine)
 
     def __enter__(self) -> LocalCluster:
@@ -293,6 +295,19 @@ class LocalRunning(Running):
         events = self.events()
         self.check_component(component)
         return [event for event in events if event.kind == kind and event.component == component]
+
+
+def check_shape(supervisors: object, slots: object, seed: object) -> None:
+    """Raises UsageError unless there is a slot to run on, and `seed` is a whole number or None."""
+    for name, value in ("supervisors", supervisors), ("slots", 1 if slots is None else slots):
+        if not is_whole(value) or value < 1:
+            raise UsageError(f"LocalCluster: {name} is {value!r:.80}", "Give a whole number from 1 up")
+    if seed is not None and not is_whole(seed):
+        raise UsageError(f"LocalCluster: seed is {seed!r:.80}", "Give a whole number, or None")
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _kill_worker(engine: Engine, component: str | None, port: int | None, topology: str | None) -> Slot:

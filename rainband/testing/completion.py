@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from rainband.config import Config
-from rainband.errors import NotReached
+from rainband.errors import NotReached, UsageError
 from rainband.local.cluster import SLOTS, LocalCluster, LocalRunning, Sources
 from rainband.local.engine import Engine
 from rainband.local.recording import EMITTED
@@ -115,8 +115,9 @@ def complete_topology(
 def trial(timeout_s: float, **settings: Any) -> Iterator[tuple[LocalCluster, Watch]]:
     """A cluster in virtual time that records, and ends a call that lasts for more than `timeout_s` real seconds.
 
-    Raises NotReached for such a call.
+    Raises NotReached for such a call, and UsageError when `timeout_s` is no such number.
     """
+    check_timeout(timeout_s)
     engines: list[Engine] = []
     watch = Watch(timeout_s, Work(engines).done, lambda frame, seconds: stuck(engines[0], frame, seconds))
     try:
@@ -125,6 +126,12 @@ def trial(timeout_s: float, **settings: Any) -> Iterator[tuple[LocalCluster, Wat
             yield cluster, watch
     except Stuck:
         raise NotReached(watch.told) from None
+
+
+def check_timeout(timeout_s: object) -> None:
+    """Raises UsageError for what is no time that could pass."""
+    if not isinstance(timeout_s, int | float) or not timeout_s > 0:
+        raise UsageError(f"timeout_s is {timeout_s!r:.80}", "Give a number of seconds above 0")
 
 
 def complete(

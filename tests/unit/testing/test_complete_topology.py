@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink
@@ -229,6 +231,12 @@ def test_an_unknown_component_is_named() -> None:
     for look in (result.emitted, result.executed, result.acked, result.failed, result.errors, result.instances):
         with pytest.raises(UsageError, match=r"no component 'counts'\. Did you mean 'count'"):
             look("counts")
+
+
+@pytest.mark.parametrize("timeout_s", [-1, 0, "5", float("nan")])
+def test_a_timeout_that_cannot_be_is_refused(timeout_s: Any) -> None:
+    with pytest.raises(UsageError, match=r"timeout_s is .*\. Give a number of seconds above 0"):
+        complete_topology(word_count(), sources={"lines": []}, timeout_s=timeout_s)
 
 
 def test_the_topology_is_not_used_up() -> None:
