@@ -254,11 +254,19 @@ class LocalRunning(Running):
 
     def emitted(self, component: str, stream: str = "default") -> list[tuple[Any, ...]]:
         """Every tuple that the component emitted on one stream, in order, replays included."""
-        return [event.subject for event in self._events(EMITTED, component) if event.stream == stream]
+        events = self._events(EMITTED, component)
+        streams = self.plan.components[component].streams
+        if stream not in streams:
+            fix = did_you_mean(stream, streams) or f"There is {sorted(streams)}"
+            raise UsageError(f"{component!r} declares no stream {stream!r}", fix)
+        return [event.subject for event in events if event.stream == stream]
 
     def executed(self, component: str) -> list[tuple[Any, ...]]:
         """The values of every tuple that the bolt was given, in order."""
-        return [event.subject for event in self._events(EXECUTED, component)]
+        events = self._events(EXECUTED, component)
+        if self.plan.components[component].kind == "spout":
+            raise UsageError(f"{component!r} is a spout and executes nothing", "Look at what it emitted")
+        return [event.subject for event in events]
 
     def acked(self, component: str) -> list[Any]:
         """For a spout the message ids it was told are done; for a bolt the values of the tuples it acked."""

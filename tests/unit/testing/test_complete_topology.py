@@ -233,6 +233,17 @@ def test_an_unknown_component_is_named() -> None:
             look("counts")
 
 
+def test_an_unknown_stream_and_the_executions_of_a_spout_are_refused() -> None:
+    result = complete_topology(word_count(), sources={"lines": []})
+    assert result.emitted("lines", "bad") == []
+    with pytest.raises(UsageError, match=r"'lines' declares no stream 'bat'\. Did you mean 'bad'\?"):
+        result.emitted("lines", "bat")
+    with pytest.raises(UsageError, match=r"'split' declares no stream 'x'\. There is \['default'\]"):
+        result.emitted("split", "x")
+    with pytest.raises(UsageError, match="'lines' is a spout and executes nothing"):
+        result.executed("lines")
+
+
 @pytest.mark.parametrize("timeout_s", [-1, 0, "5", float("nan")])
 def test_a_timeout_that_cannot_be_is_refused(timeout_s: Any) -> None:
     with pytest.raises(UsageError, match=r"timeout_s is .*\. Give a number of seconds above 0"):
