@@ -16,7 +16,7 @@ from rainband.local.recording import EMITTED
 from rainband.records import ErrorRecord, Statistics
 from rainband.testing.watch import Stuck, Watch
 from rainband.topology.graph import Topology, checked
-from rainband.worker.side import SideBoltTask
+from rainband.worker.side import SideBoltTask, SideSpoutTask
 from rainband.worker.wiring import LocalTask
 
 TIMEOUT_S = 300.0
@@ -231,12 +231,17 @@ def stuck(engine: Engine, frame: FrameType | None, seconds: float) -> str:
 
 
 def is_busy(engine: Engine, topology_id: str) -> bool:
-    """Whether something is still to come even if no spout emits any more: pending trees, replays, calls, restarts."""
+    """Whether something is still to come even if no spout emits any more: pending trees, replays, calls, restarts.
+
+    A next_tuple that waits for something to emit is no such call.
+    """
     if not engine.running(topology_id):
         return True
-    if any(worker.sides.in_flight for _, worker in engine.workers(topology_id)):
+    tasks = list(tasks_of(engine, topology_id))
+    waiting = sum(isinstance(made.spout, SideSpoutTask) and made.spout.pumping for made in tasks)
+    if sum(worker.sides.in_flight for _, worker in engine.workers(topology_id)) > waiting:
         return True
-    for made in tasks_of(engine, topology_id):
+    for made in tasks:
         if made.spout is not None and (made.spout.emitter.pending.trees or (made.reliable and made.reliable.book.rows)):
             return True
         if made.bolt is not None and not made.bolt.idle:

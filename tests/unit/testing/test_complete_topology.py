@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -77,6 +78,30 @@ class Silent(Spout):
     outputs = ("n",)
 
     def next_tuple(self) -> None: ...
+
+
+class Waits(Silent):
+    """Waits all the time for something to say that never comes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        await asyncio.sleep(self.seconds)
+
+
+class Takes(Waits):
+    """Waits before each of three."""
+
+    def open(self, context: TopologyContext) -> None:
+        self.n = 0
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        await asyncio.sleep(self.seconds)
+        self.n += 1
+        self.emit([self.n], message_id=self.n)
+        if self.n == 3:
+            self.finish()
 
 
 class Babbles(Spout):
@@ -219,6 +244,19 @@ def test_a_spout_that_only_waits_is_left_alone() -> None:
     result = complete_topology(one(Silent(), Pass()))
     assert not result.drained
     assert result.emitted("spout") == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1e6])
+def test_an_async_spout_that_only_waits_is_left_alone_too(seconds: float) -> None:
+    result = complete_topology(one(Waits(seconds), Pass()), timeout_s=60)
+    assert not result.drained
+    assert result.emitted("spout") == []
+
+
+def test_an_async_spout_may_take_its_time() -> None:
+    result = complete_topology(one(Takes(20.0), Pass()))
+    assert result.drained
+    assert result.emitted("spout") == [(1,), (2,), (3,)]
 
 
 def test_a_spout_that_never_finishes_is_named() -> None:
