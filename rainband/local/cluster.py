@@ -17,6 +17,7 @@ from rainband.nimbus.running import Running
 from rainband.records import Request, Response, Slot
 from rainband.topology.graph import Topology, checked
 from rainband.topology.secrets import Secrets
+from rainband.topology.streams import DEFAULT
 
 if TYPE_CHECKING:
     from rainband.local.processes import ProcessCluster
@@ -256,7 +257,7 @@ class LocalRunning(Running):
         """Every tuple that the component emitted on one stream, in order, replays included."""
         events = self._events(EMITTED, component)
         streams = self.plan.components[component].streams
-        if stream not in streams:
+        if stream not in streams and (streams or stream != DEFAULT):
             fix = did_you_mean(stream, streams) or f"There is {sorted(streams)}"
             raise UsageError(f"{component!r} declares no stream {stream!r}", fix)
         return [event.subject for event in events if event.stream == stream]

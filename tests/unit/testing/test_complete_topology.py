@@ -274,6 +274,7 @@ def test_an_unknown_component_is_named() -> None:
 def test_an_unknown_stream_and_the_executions_of_a_spout_are_refused() -> None:
     result = complete_topology(word_count(), sources={"lines": []})
     assert result.emitted("lines", "bad") == []
+    assert complete_topology(one(Numbers(1), Sink())).emitted("bolt") == [], "a sink has no stream at all"
     with pytest.raises(UsageError, match=r"'lines' declares no stream 'bat'\. Did you mean 'bad'\?"):
         result.emitted("lines", "bat")
     with pytest.raises(UsageError, match=r"'split' declares no stream 'x'\. There is \['default'\]"):
