@@ -349,7 +349,10 @@ class Topologies(Record, frozen=True, tag="topologies"):
 
 
 class ComponentStatistics(Record, frozen=True):
-    """Sums over the tasks of one component, over all incarnations of its workers that Nimbus heard of."""
+    """Sums over the tasks of one component, over all incarnations of its workers that Nimbus heard of.
+
+    `emitted` has untracked tuples too; `executed` of a spout are its calls of next_tuple.
+    """
 
     component: str
     emitted: int = 0
@@ -366,6 +369,7 @@ class ComponentStatistics(Record, frozen=True):
 class Statistics(Record, frozen=True, tag="statistics"):
     """What a running topology did so far. emitted = acked + failed + pending + lost counts tracked roots of all spouts.
 
+    What a spout emits untracked is in `components` and `transferred` only. `executed` are tuples, by all bolts.
     `lost`: their spout's process died before their verdict, and the spout does not go on where it was (one that does
     reads them again: counters["read_again"]).
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import randbits
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from rainband.clock import SystemClock, VirtualClock
 from rainband.errors import TopologyNotFound, UsageError, did_you_mean
@@ -17,6 +17,7 @@ from rainband.nimbus.running import Running
 from rainband.records import Request, Response, Slot
 from rainband.topology.graph import Topology, checked
 from rainband.topology.secrets import Secrets
+from rainband.topology.streams import DEFAULT
 
 if TYPE_CHECKING:
     from rainband.local.processes import ProcessCluster
@@ -64,6 +65,9 @@ class LocalCluster:
                 "processes=True has no virtual_clock, seed, record or raise_errors: its workers are other processes",
                 "Leave them out, or leave out processes",
             )
+        check_shape(supervisors, slots, seed)
+        if seed is not None and not virtual_clock:
+            raise UsageError("seed= needs virtual_clock=True: in real time no two runs are alike", "Set it, or no seed")
         self.virtual = virtual_clock
         self._processes: ProcessCluster | None = None
         self._driver: Driver | None = None
@@ -81,8 +85,7 @@ class LocalCluster:
             engine = Engine(clock, seed or 0, wishes, supervisors, count, config or {}, found)
             self._driver = VirtualDriver(engine, clock)
         else:
-            drawn = randbits(62) if seed is None else seed
-            engine = Engine(SystemClock(), drawn, wishes, supervisors, count, config or {}, found)
+            engine = Engine(SystemClock(), randbits(62), wishes, supervisors, count, config or {}, found)
             self._driver = ThreadDriver(engine)
 
     def __enter__(self) -> LocalCluster:
@@ -252,11 +255,19 @@ class LocalRunning(Running):
 
     def emitted(self, component: str, stream: str = "default") -> list[tuple[Any, ...]]:
         """Every tuple that the component emitted on one stream, in order, replays included."""
-        return [event.subject for event in self._events(EMITTED, component) if event.stream == stream]
+        events = self._events(EMITTED, component)
+        streams = self.plan.components[component].streams
+        if stream not in streams and (streams or stream != DEFAULT):
+            fix = did_you_mean(stream, streams) or f"There is {sorted(streams)}"
+            raise UsageError(f"{component!r} declares no stream {stream!r}", fix)
+        return [event.subject for event in events if event.stream == stream]
 
     def executed(self, component: str) -> list[tuple[Any, ...]]:
         """The values of every tuple that the bolt was given, in order."""
-        return [event.subject for event in self._events(EXECUTED, component)]
+        events = self._events(EXECUTED, component)
+        if self.plan.components[component].kind == "spout":
+            raise UsageError(f"{component!r} is a spout and executes nothing", "Look at what it emitted")
+        return [event.subject for event in events]
 
     def acked(self, component: str) -> list[Any]:
         """For a spout the message ids it was told are done; for a bolt the values of the tuples it acked."""
@@ -293,6 +304,19 @@ class LocalRunning(Running):
         events = self.events()
         self.check_component(component)
         return [event for event in events if event.kind == kind and event.component == component]
+
+
+def check_shape(supervisors: object, slots: object, seed: object) -> None:
+    """Raises UsageError unless there is a slot to run on, and `seed` is a whole number or None."""
+    for name, value in ("supervisors", supervisors), ("slots", 1 if slots is None else slots):
+        if not is_whole(value) or value < 1:
+            raise UsageError(f"LocalCluster: {name} is {value!r:.80}", "Give a whole number from 1 up")
+    if seed is not None and not is_whole(seed):
+        raise UsageError(f"LocalCluster: seed is {seed!r:.80}", "Give a whole number, or None")
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _kill_worker(engine: Engine, component: str | None, port: int | None, topology: str | None) -> Slot:

@@ -16,7 +16,7 @@ from rainband.clock import Clock
 from rainband.cluster.blobs import MemoryBlobs
 from rainband.cluster.memory import MemoryStore
 from rainband.cluster.positions import MemoryPositions
-from rainband.local.host import Host
+from rainband.local.host import NEVER, Host
 from rainband.local.recording import Loop, Probe, Recorder
 from rainband.messaging.network import MemoryHub
 from rainband.messaging.rpc import failure
@@ -106,6 +106,7 @@ class Engine:
             for number in range(supervisors)
         ]
         self.raised: list[BaseException] = []
+        self._finished = False
         self._tick_at = 0.0
         self.report()
 
@@ -136,6 +137,8 @@ class Engine:
 
     def step(self, now: float) -> float:
         """One pass of everything. Returns when the next one is wanted: `now` or less for at once."""
+        if self._finished:
+            return NEVER
         wall = self.clock.wall()
         deadline = self.hub.advance(now)
         for host in self.hosts:
@@ -199,7 +202,11 @@ class Engine:
         self.host(name).die(self.clock.now())
 
     def finish(self) -> None:
-        """Close all components in an orderly way; look once more at the values that were emitted."""
+        """Close all components in an orderly way; look once more at the values that were emitted.
+
+        Later passes do nothing: a beat that is overdue by then would start all anew.
+        """
+        self._finished = True
         self.verify()
         for host in self.hosts:
             self._tell_slow_calls(host)

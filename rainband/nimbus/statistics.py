@@ -204,7 +204,7 @@ class Tally:
             replayed=sum(count.replayed for count in spouts),
             dead_letters=sum(count.dead_letters for count in spouts),
             pending=pending,
-            executed=sum(count.executed for count in own),
+            executed=sum(count.executed for count in own if not is_spout(entry, count)),
             transferred=sum(count.transferred for count in own),
             errors=sum(count.errors for count in own),
             lost=lost,

@@ -18,6 +18,7 @@ from rainband.topology.declared import Declaration, Declared, Snapshot, Subscrip
 from rainband.topology.graph import Topology
 from rainband.topology.plan import StreamPlan
 from rainband.topology.sources import FixedRows
+from rainband.topology.streams import DEFAULT
 
 BOLT = "bolt"
 TICK = "topology.tick.tuple.freq.secs"
@@ -29,7 +30,7 @@ class BoltRun(list[tuple[Any, ...]]):
     """What the bolt emitted on its default stream, as a list of tuples; and what else there is to know."""
 
     def __init__(self, running: LocalRunning, errors: tuple[ErrorRecord, ...]) -> None:
-        super().__init__(running.emitted(BOLT))
+        super().__init__(running.emitted(BOLT) if DEFAULT in running.plan.components[BOLT].streams else ())
         self._running = running
         self.errors = errors
         """Errors of user code, with `raise_errors=False`."""

@@ -9,14 +9,14 @@ from types import FrameType
 from typing import Any
 
 from rainband.config import Config
-from rainband.errors import NotReached
+from rainband.errors import NotReached, UsageError
 from rainband.local.cluster import SLOTS, LocalCluster, LocalRunning, Sources
 from rainband.local.engine import Engine
 from rainband.local.recording import EMITTED
 from rainband.records import ErrorRecord, Statistics
 from rainband.testing.watch import Stuck, Watch
 from rainband.topology.graph import Topology, checked
-from rainband.worker.side import SideBoltTask
+from rainband.worker.side import SideBoltTask, SideSpoutTask
 from rainband.worker.wiring import LocalTask
 
 TIMEOUT_S = 300.0
@@ -115,8 +115,9 @@ def complete_topology(
 def trial(timeout_s: float, **settings: Any) -> Iterator[tuple[LocalCluster, Watch]]:
     """A cluster in virtual time that records, and ends a call that lasts for more than `timeout_s` real seconds.
 
-    Raises NotReached for such a call.
+    Raises NotReached for such a call, and UsageError when `timeout_s` is no such number.
     """
+    check_timeout(timeout_s)
     engines: list[Engine] = []
     watch = Watch(timeout_s, Work(engines).done, lambda frame, seconds: stuck(engines[0], frame, seconds))
     try:
@@ -125,6 +126,12 @@ def trial(timeout_s: float, **settings: Any) -> Iterator[tuple[LocalCluster, Wat
             yield cluster, watch
     except Stuck:
         raise NotReached(watch.told) from None
+
+
+def check_timeout(timeout_s: object) -> None:
+    """Raises UsageError for what is no time that could pass."""
+    if not isinstance(timeout_s, int | float) or not timeout_s > 0:
+        raise UsageError(f"timeout_s is {timeout_s!r:.80}", "Give a number of seconds above 0")
 
 
 def complete(
@@ -224,12 +231,17 @@ def stuck(engine: Engine, frame: FrameType | None, seconds: float) -> str:
 
 
 def is_busy(engine: Engine, topology_id: str) -> bool:
-    """Whether something is still to come even if no spout emits any more: pending trees, replays, calls, restarts."""
+    """Whether something is still to come even if no spout emits any more: pending trees, replays, calls, restarts.
+
+    A next_tuple that waits for something to emit is no such call.
+    """
     if not engine.running(topology_id):
         return True
-    if any(worker.sides.in_flight for _, worker in engine.workers(topology_id)):
+    tasks = list(tasks_of(engine, topology_id))
+    waiting = sum(isinstance(made.spout, SideSpoutTask) and made.spout.pumping for made in tasks)
+    if sum(worker.sides.in_flight for _, worker in engine.workers(topology_id)) > waiting:
         return True
-    for made in tasks_of(engine, topology_id):
+    for made in tasks:
         if made.spout is not None and (made.spout.emitter.pending.trees or (made.reliable and made.reliable.book.rows)):
             return True
         if made.bolt is not None and not made.bolt.idle:

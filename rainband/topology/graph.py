@@ -103,9 +103,13 @@ class Topology:
         problems: list[str] = []
         spouts = {d.id: d for d in self._declaration.components if d.kind == "spout"}
         replaced: dict[str, Declared] = {}
+        if not isinstance(sources, Mapping):
+            fix = f"Write rows by spout, as in {{{next(iter(spouts), 'spout')!r}: [...]}}"
+            raise InvalidTopology(f"sources is {sources!r:.80}", fix)
         for name, rows in sources.items():
             if name not in spouts:
-                problems.append(f"sources: no spout {name!r:.80}. {did_you_mean(name, spouts)}".rstrip())
+                fix = did_you_mean(name, spouts) or f"There is {sorted(spouts)}"
+                problems.append(f"sources: no spout {name!r:.80}. {fix}")
                 continue
             try:
                 replaced[name] = fixed_rows(spouts[name], rows)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rainband.errors import InvalidTopology
+from rainband.errors import InvalidTopology, did_you_mean
 from rainband.topology import snapshot
 from rainband.topology.components import ReliableSpout, Spout
 from rainband.topology.context import TopologyContext
@@ -60,13 +60,15 @@ def fixed_rows(spout: Declared, rows: Sequence[Sequence[object]] | Mapping[str, 
 
 def _flat(spout: Declared, rows: Mapping[str, Any]) -> list[tuple[str, tuple[object, ...]]]:
     problems = []
+    known = sorted(name for name, stream in spout.streams.items() if not stream.direct)
     flat: list[tuple[str, tuple[object, ...]]] = []
     for name, given in rows.items():
         stream = spout.streams.get(name)
         if stream is None or stream.direct:
-            problems.append(f"sources[{spout.id!r}]: no stream {name!r:.80} that rows can be given for")
+            fix = did_you_mean(name, known) or f"There is {known}"
+            problems.append(f"sources[{spout.id!r}]: no stream {name!r:.80} that rows can be given for. {fix}")
             continue
-        if isinstance(given, (str, bytes)):
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
             problems.append(f"sources[{spout.id!r}] is {given!r:.80}: write a list of rows, as in [[{given!r:.80}]]")
             continue
         for number, row in enumerate(given):

@@ -20,12 +20,24 @@ from rainband.worker.routes import Agenda, Runner
 
 SLOW_CALL_S: Final = 0.1
 PAUSE_MAX_S: Final = 60.0
+TURN_S: Final = 0.004
+PIECES: Final = 8
 
 FAILED: Final = 0
 TIMED_OUT: Final = 1
 LOST: Final = 2
 
 OnError = Callable[[int, BaseException, "Tuple | None"], None]
+
+
+def adapted(budget: i64, calls: i64, spent: float) -> i64:
+    """How many calls the next turn may be, after one of `calls` that took `spent` seconds."""
+    if spent > TURN_S:
+        fitting: i64 = int(TURN_S * int(calls) / spent)
+        return max(1, min(budget // 2, fitting))
+    if spent < 0.001 and calls == budget and budget < 1024:
+        return budget * 2
+    return budget
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -79,20 +91,29 @@ class BoltTask(Runner):
         return rest
 
     def run(self, budget: i64) -> i64:
-        """Work for one turn. The budget adapts: a turn of slow calls gets shorter, of fast ones longer."""
+        """Work for one turn. The budget adapts: a turn of slow calls gets shorter, of fast ones longer.
+
+        In pieces of 1, 8, 64 ... calls, with a look at the clock after each: whoever asks a worker waits for a turn.
+        """
         if self.at >= len(self.batch):
             self.batch = self.take()
             self.at = 0
         limit = self.budget if self.budget < budget else budget
         begin = self.clock()
-        done = self.turn(limit)
+        piece: i64 = 1
+        done = self.turn(piece)
         spent = self.clock() - begin
+        made = done
+        while made == piece and done < limit and spent <= TURN_S and self.at < len(self.batch):
+            piece = piece * PIECES
+            if piece > limit - done:
+                piece = limit - done
+            made = self.turn(piece)
+            done += made
+            spent = self.clock() - begin
         self.execute_s += spent
         self.executed += done
-        if spent > 0.004:
-            self.budget = max(1, self.budget // 2)
-        elif spent < 0.001 and done == self.budget and self.budget < 1024:
-            self.budget *= 2
+        self.budget = adapted(self.budget, done, spent)
         if spent > SLOW_CALL_S and done > 0:
             self.slow_s = max(self.slow_s, spent / int(done))
         if self.at >= len(self.batch):
@@ -437,7 +458,12 @@ class SpoutTask:
         if self.pace_s > 0.0:
             budget = 1
             self.paused_until = now + self.pace_s
+        look: i64 = 1
         while calls < budget:
+            if calls == look:  # after 1, 8, 64 ... calls: they may be slow
+                look *= PIECES
+                if self.clock() - begin > TURN_S:
+                    break
             if gate.blocked > 0:
                 more = False
                 break
@@ -465,10 +491,7 @@ class SpoutTask:
         self.calls += calls
         if calls > 0:
             spent = self.clock() - begin
-            if spent > 0.004:
-                self.budget = max(1, self.budget // 2)
-            elif spent < 0.001 and calls == self.budget and self.budget < 1024:
-                self.budget *= 2
+            self.budget = adapted(self.budget, calls, spent)
             if spent > SLOW_CALL_S:
                 self.slow_s = max(self.slow_s, spent / int(calls))
         if emitter.acked_at_once:

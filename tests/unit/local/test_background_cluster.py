@@ -148,7 +148,7 @@ def test_a_component_with_slow_calls_is_named_once(caplog: pytest.LogCaptureFixt
         running = cluster.submit(builder.create_topology())
         running.wait_drained(timeout_s=10)
         running.statistics()
-    lines = [line for line in caplog.messages if "a call took 0.1 s" in line]
+    lines = [line for line in caplog.messages if "a call took" in line]
     assert len(lines) == 1
     assert "component 'slow'" in lines[0]
     assert "blocking = True" in lines[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -339,3 +340,46 @@ def test_several_topologies_share_the_cluster() -> None:
         assert second.wait_drained(timeout_s=5).acked == 2
         assert first.wait_drained(timeout_s=5).acked == 400
         assert seen(second) == {1, 2}
+
+
+class Opened(Endless):
+    """Counts how often it was opened."""
+
+    opens: list[int] = []
+
+    def open(self, context: TopologyContext) -> None:
+        super().open(context)
+        self.opens.append(context.task_id)
+
+
+def test_nothing_is_started_anew_after_the_end_however_long_it_took() -> None:
+    Opened.opens.clear()
+    builder = TopologyBuilder("once")
+    builder.set_spout("numbers", Opened())
+    builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
+    with LocalCluster(virtual_clock=True) as cluster:
+        cluster.submit(builder.create_topology())
+        cluster.advance(1)
+        cluster.do(lambda engine: engine.finish())
+        cluster.advance(5)  # the beats of all supervisors are due long since
+    assert len(Opened.opens) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"supervisors": 0}, "supervisors is 0. Give a whole number from 1 up"),
+        ({"supervisors": 1.5}, "supervisors is 1.5. Give a whole number from 1 up"),
+        ({"slots": 0}, "slots is 0. Give a whole number from 1 up"),
+        ({"slots": -1}, "slots is -1. Give a whole number from 1 up"),
+        ({"slots": True}, "slots is True. Give a whole number from 1 up"),
+        ({"seed": "x", "virtual_clock": True}, "seed is 'x'. Give a whole number, or None"),
+        ({"seed": 3}, "seed= needs virtual_clock=True"),
+        ({"slots": 0, "processes": True}, "slots is 0. Give a whole number from 1 up"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused_in_one_line(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        LocalCluster(**given)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)

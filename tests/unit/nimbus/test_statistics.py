@@ -46,7 +46,7 @@ def spout(acked: int, pending: int = 0, failed: int = 0) -> TaskCount:
 def test_spouts_and_bolts_are_summed_apart() -> None:
     tally = Tally()
     lines = TaskCount(
-        5, "lines", emitted=20, transferred=20, acked=7, failed=2, timed_out=1, replayed=2, pending=1, complete_s=0.5
+        5, "lines", 20, 20, executed=30, acked=7, failed=2, timed_out=1, replayed=2, pending=1, complete_s=0.5
     )
     split = TaskCount(6, "split", emitted=40, transferred=80, executed=20, acked=20, errors=3, queued=4, execute_s=0.25)
     acker = TaskCount(9, "__acker", executed=1000)
@@ -61,6 +61,7 @@ def test_spouts_and_bolts_are_summed_apart() -> None:
     component = found.components["split"]
     assert (component.emitted, component.executed, component.queued, component.tasks) == (40, 20, 4, 2)
     assert component.execute_s == 0.25
+    assert found.components["lines"].executed == 30, "how often it was asked"
     assert set(found.components) == {"lines", "split", "count"}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink
@@ -75,6 +78,30 @@ class Silent(Spout):
     outputs = ("n",)
 
     def next_tuple(self) -> None: ...
+
+
+class Waits(Silent):
+    """Waits all the time for something to say that never comes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        await asyncio.sleep(self.seconds)
+
+
+class Takes(Waits):
+    """Waits before each of three."""
+
+    def open(self, context: TopologyContext) -> None:
+        self.n = 0
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        await asyncio.sleep(self.seconds)
+        self.n += 1
+        self.emit([self.n], message_id=self.n)
+        if self.n == 3:
+            self.finish()
 
 
 class Babbles(Spout):
@@ -219,6 +246,19 @@ def test_a_spout_that_only_waits_is_left_alone() -> None:
     assert result.emitted("spout") == []
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1e6])
+def test_an_async_spout_that_only_waits_is_left_alone_too(seconds: float) -> None:
+    result = complete_topology(one(Waits(seconds), Pass()), timeout_s=60)
+    assert not result.drained
+    assert result.emitted("spout") == []
+
+
+def test_an_async_spout_may_take_its_time() -> None:
+    result = complete_topology(one(Takes(20.0), Pass()))
+    assert result.drained
+    assert result.emitted("spout") == [(1,), (2,), (3,)]
+
+
 def test_a_spout_that_never_finishes_is_named() -> None:
     with pytest.raises(NotReached, match=r"after 2 virtual seconds: spout 'spout' task 2 has not called finish\(\)"):
         complete_topology(one(Babbles(), Pass()), timeout_s=2)
@@ -229,6 +269,24 @@ def test_an_unknown_component_is_named() -> None:
     for look in (result.emitted, result.executed, result.acked, result.failed, result.errors, result.instances):
         with pytest.raises(UsageError, match=r"no component 'counts'\. Did you mean 'count'"):
             look("counts")
+
+
+def test_an_unknown_stream_and_the_executions_of_a_spout_are_refused() -> None:
+    result = complete_topology(word_count(), sources={"lines": []})
+    assert result.emitted("lines", "bad") == []
+    assert complete_topology(one(Numbers(1), Sink())).emitted("bolt") == [], "a sink has no stream at all"
+    with pytest.raises(UsageError, match=r"'lines' declares no stream 'bat'\. Did you mean 'bad'\?"):
+        result.emitted("lines", "bat")
+    with pytest.raises(UsageError, match=r"'split' declares no stream 'x'\. There is \['default'\]"):
+        result.emitted("split", "x")
+    with pytest.raises(UsageError, match="'lines' is a spout and executes nothing"):
+        result.executed("lines")
+
+
+@pytest.mark.parametrize("timeout_s", [-1, 0, "5", float("nan")])
+def test_a_timeout_that_cannot_be_is_refused(timeout_s: Any) -> None:
+    with pytest.raises(UsageError, match=r"timeout_s is .*\. Give a number of seconds above 0"):
+        complete_topology(word_count(), sources={"lines": []}, timeout_s=timeout_s)
 
 
 def test_the_topology_is_not_used_up() -> None:

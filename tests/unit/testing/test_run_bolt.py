@@ -141,3 +141,16 @@ def test_rows_may_come_from_a_named_component() -> None:
 def test_what_makes_no_sense_is_refused(bolt: Bolt, rows: list[list[str]], fields: list[str], problem: str) -> None:
     with pytest.raises(InvalidTopology, match=problem):
         run_bolt(bolt, rows, fields=fields)
+
+
+class Sorts(Bolt):
+    outputs = {"short": ("word",), "long": ("word",)}
+
+    def execute(self, tup: Tuple) -> None:
+        self.emit(tup.values, stream="short" if len(tup[0]) < 4 else "long")
+
+
+def test_a_bolt_without_a_default_stream_emits_nothing_there() -> None:
+    run = run_bolt(Sorts(), [["a"], ["abcd"]])
+    assert run == []
+    assert (run.emitted("short"), run.emitted("long")) == ([("a",)], [("abcd",)])
