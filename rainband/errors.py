@@ -54,7 +54,7 @@ class InvalidConfig(UsageError, ValueError):
 
 
 class UserCodeFailed(RainbandError):
-    """Loading a topology: the user's own file raised, or is no Python. The message names file, line and error."""
+    """Loading a topology: the user's own function raised. The message names file, line and error."""
 
     code = "user_code"
 

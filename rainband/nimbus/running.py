@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from rainband.clock import Clock, SystemClock
-from rainband.errors import ClusterUnavailable, NotReached, RainbandError, TopologyNotFound
+from rainband.errors import ClusterUnavailable, NotReached, RainbandError, TopologyNotFound, UsageError
 from rainband.records import (
     Activate,
     Deactivate,
@@ -46,6 +46,28 @@ class Control(Protocol):
 def pause_really(seconds: float) -> None:
     """Let real time pass."""
     threading.Event().wait(seconds)
+
+
+def seconds(wait_s: object) -> float | None:
+    """A wait as given. Raises UsageError when it is no number."""
+    if wait_s is None or (isinstance(wait_s, int | float) and not isinstance(wait_s, bool)):
+        return wait_s
+    raise UsageError(f"wait_s={wait_s!r:.60} is no number", "Write seconds, such as wait_s=5")
+
+
+def whole(name: str, value: object) -> int | None:
+    """A number of workers or executors as given. Raises UsageError when it is no whole number."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise UsageError(f"{name}={value!r:.60} is no whole number", "Write a number without quotes, such as 3")
+
+
+def counts(parallelism: object) -> dict[str, int]:
+    """Executors per component as given. Raises UsageError for anything but whole numbers by name."""
+    if parallelism is not None and not isinstance(parallelism, Mapping):
+        raise UsageError(f"parallelism={parallelism!r:.60} is no mapping", "Write parallelism={'count': 4}")
+    found = {str(name): whole(f"parallelism of '{name}'", value) for name, value in (parallelism or {}).items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class Running:
@@ -122,9 +144,10 @@ class Running:
         """Change the number of workers or of executors per component, or spread it anew; returns when that runs.
 
         Spouts pause until nothing is pending, `wait_s` seconds at most (default: the message timeout).
-        Raises NotReached when it does not run within `timeout_s` (default: the wait and 30 s).
+        Raises NotReached when it does not run within `timeout_s` (default: the wait and 30 s), UsageError for what is
+        no number.
         """
-        self._control.call(Rebalance(self.name, wait_s, workers, dict(parallelism or {})))
+        self._control.call(Rebalance(self.name, seconds(wait_s), whole("workers", workers), counts(parallelism)))
         if timeout_s is None:
             timeout_s = (self.summary().due_s or 0.0) + AFTER_WAIT_S
         return self._wait(
@@ -136,9 +159,10 @@ class Running:
         and remove the topology; returns when it is removed.
 
         Raises NotReached when it is still there after `timeout_s` (default: the wait and 30 s); it goes on then.
+        UsageError for a wait that is no number.
         """
         before = self.summary().topology_id
-        self._control.call(Kill(self.name, wait_s))
+        self._control.call(Kill(self.name, seconds(wait_s)))
         try:
             if timeout_s is None:
                 timeout_s = (self.summary().due_s or 0.0) + AFTER_WAIT_S

@@ -80,7 +80,8 @@ def _stream(name: str, declared: object, problems: list[str]) -> StreamPlan:
     else:
         wrong = [field for field in fields if not is_field(field)]
         for field in wrong:
-            problems.append(f"{where} has the field {field!r:.80}: write a printable string that begins without '__'")
+            rule = f"a printable string of at most {FIELD_LENGTH_MAX} characters that begins without '__'"
+            problems.append(f"{where} has the field {field!r:.80}: write {rule}")
         for field in dict.fromkeys(field for field in fields if field not in wrong and fields.count(field) > 1):
             problems.append(f"{where} has the field '{field}' more than once")
         if not wrong:

@@ -26,8 +26,9 @@ def load_topology(file: str | Path, name: str = "topology", arguments: Sequence[
 
     The function gets one parameter per argument, or, when its only parameter is called args or argv or is annotated as
     a list or Sequence, all of them in one. The directory of `file` comes first on the path and stays there until the
-    next call, which forgets the modules of this one. Raises UsageError for a file or name that cannot be meant,
-    UserCodeFailed with file and line for what the file or function raises, and what a builder raises.
+    next call, which forgets the modules of this one. Raises UsageError for a file or name that cannot be meant or for
+    a file that cannot be imported, UserCodeFailed for what the function raises, both with file and line, and what a
+    builder raises.
     """
     path = _checked(Path(file))
     module = _imported(path)
@@ -84,7 +85,7 @@ def _imported(path: Path) -> ModuleType:
         _forget()
         if other is not None:
             sys.modules[real.stem] = other
-        raise _explained(error, f"{path} cannot be imported", real) from error
+        raise _explained(error, f"{path} cannot be imported", real, UsageError) from error
     _remember(before, real)
     return module
 
@@ -141,7 +142,7 @@ def _called(function: Callable[..., Any], name: str, arguments: list[str], path:
     try:
         return function(*given)
     except BaseException as error:
-        raise _explained(error, f"{name}() in {path} failed", path.resolve()) from error
+        raise _explained(error, f"{name}() in {path} failed", path.resolve(), UserCodeFailed) from error
 
 
 def _takes_list(signature: inspect.Signature) -> bool:
@@ -157,19 +158,19 @@ def _takes_list(signature: inspect.Signature) -> bool:
     return parameters[0].name in ("args", "argv") or word in ("list", "sequence", "tuple", "iterable")
 
 
-def _explained(error: BaseException, what: str, path: Path) -> BaseException:
-    """The error to raise for one of the user's code: with the file and line it came from."""
+def _explained(error: BaseException, what: str, path: Path, kind: type[RainbandError]) -> BaseException:
+    """The error of `kind` to raise for one of the user's code: with the file and line it came from."""
     if isinstance(error, (RainbandError, KeyboardInterrupt)):
         return error
     place = _place(error, path)
     text = " ".join(str(error).split())
     if isinstance(error, SystemExit):
         fix = "Put what the program does when run under if __name__ == '__main__':"
-        return UserCodeFailed(f"{what}: {place} ends the program ({text or 'exit'})", fix)
+        return kind(f"{what}: {place} ends the program ({text or 'exit'})", fix)
     if isinstance(error, SyntaxError):
         text = error.msg
     fix = "Install it, or put it beside the file" if isinstance(error, ModuleNotFoundError) else ""
-    return UserCodeFailed(f"{what}: {place}: {type(error).__name__}: {text}", fix)
+    return kind(f"{what}: {place}: {type(error).__name__}: {text}", fix)
 
 
 def _place(error: BaseException, path: Path) -> str:

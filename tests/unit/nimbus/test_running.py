@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rainband.clock import VirtualClock
-from rainband.errors import ClusterUnavailable, NotReached, RainbandError, TopologyNotFound
+from rainband.errors import ClusterUnavailable, NotReached, RainbandError, TopologyNotFound, UsageError
 from rainband.nimbus.running import Running
 from rainband.records import (
     Done,
@@ -156,3 +156,21 @@ def test_stacks_are_those_that_came_in_time() -> None:
 def test_an_answer_of_another_kind_is_an_error() -> None:
     with pytest.raises(RainbandError, match="answered GetStatistics with Done"):
         Cluster(lambda now: Done()).running.statistics()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda running: running.rebalance(workers="2"), "workers='2' is no whole number"),
+        (lambda running: running.rebalance(workers=True), "workers=True is no whole number"),
+        (lambda running: running.rebalance(parallelism={"m": 2.0}), "parallelism of 'm'=2.0 is no whole number"),
+        (lambda running: running.rebalance(parallelism="m=3"), "parallelism='m=3' is no mapping"),
+        (lambda running: running.rebalance(wait_s="1"), "wait_s='1' is no number"),
+        (lambda running: running.kill(wait_s="1"), "wait_s='1' is no number"),
+    ],
+)
+def test_what_is_no_number_is_not_asked_for(call: Callable[[Running], object], said: str) -> None:
+    cluster = Cluster(acked)
+    with pytest.raises(UsageError, match=said):
+        call(cluster.running)
+    assert cluster.asked in ([], [GetTopology("wc")])
