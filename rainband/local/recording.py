@@ -17,11 +17,13 @@ from rainband.clock import Clock
 from rainband.config import Config
 from rainband.errors import EmitRefused, ValueRefused
 from rainband.messaging.values import PLAIN_TYPES, check_row, decode_rows, encode_rows
-from rainband.topology.components import ManualBolt
+from rainband.topology.components import Bolt, ManualBolt
 from rainband.topology.graph import Topology
 from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Reliable, bind_methods
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter
+from rainband.worker.returned import unfinished
+from rainband.worker.side import is_side
 from rainband.worker.tasks import SpoutTask
 from rainband.worker.wiring import LocalTask
 
@@ -243,20 +245,22 @@ class Probe:
         recorder = self.recorder
         if not recorder.record:
             return self._checking(execute)
-        manual = isinstance(recorder.components[component], ManualBolt)
+        bolt = recorder.components[component]
+        manual, beside = isinstance(bolt, ManualBolt), isinstance(bolt, Bolt) and is_side(bolt)
 
         def settle(kind: str, tups: list[Tuple]) -> None:
             for tup in tups:
                 if not manual or (kind == FAILED and tup._open):
                     recorder.note(kind, component, task, tup.stream, tup.values)
 
-        async def finish(result: Any, tups: list[Tuple]) -> None:
+        async def finish(result: Any, tups: list[Tuple]) -> Any:
             try:
-                await result
+                returned = await result
             except BaseException:
                 settle(FAILED, tups)
                 raise
-            settle(ACKED, tups)
+            settle(FAILED if unfinished(returned) else ACKED, tups)
+            return returned
 
         def executed(argument: Any) -> Any:
             tups = argument if isinstance(argument, list) else [argument]
@@ -268,9 +272,9 @@ class Probe:
             except BaseException:
                 settle(FAILED, tups)
                 raise
-            if inspect.isawaitable(result):
+            if beside and inspect.isawaitable(result):
                 return finish(result, tups)
-            settle(ACKED, tups)
+            settle(FAILED if unfinished(result) else ACKED, tups)
             return result
 
         return executed

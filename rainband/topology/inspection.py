@@ -103,6 +103,12 @@ def _problems_of_callback(component: Component, name: str) -> Iterator[str]:
         args = ", ".join(["self", *("x" for _ in range(ARGUMENTS.get(name, 0)))])
         args = args.replace("x", {"execute": "tup", "execute_batch": "tups"}.get(name, _argument(name)))
         yield f"{name}() takes other arguments than it is called with: define {name}({args})"
+    outer = getattr(component, name)
+    if inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(outer):
+        yield (
+            f"{name}() is async behind a decorator that is not, and would return a coroutine, which nobody awaits: "
+            f"write `async def {name}`, and let decorators keep it async"
+        )
     if name == "position" and inspect.iscoroutinefunction(function):
         yield "position() is async, but its answer is needed at once: define it with def, and read ahead elsewhere"
     if component.blocking is True and inspect.iscoroutinefunction(function):

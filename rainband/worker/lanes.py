@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from rainband.clock import Clock
+from rainband.worker.returned import check_returned
 
 STEPS_MAX = 100_000
 SILENCE_S = 2.0
@@ -26,14 +27,23 @@ SILENCE_S = 2.0
 class Call:
     """One callback on a lane. `ops` are applied by the owner on the worker's loop when the call is back."""
 
-    def __init__(self, owner: Any, function: Callable[[], Any], subject: Any = None) -> None:
+    def __init__(
+        self, owner: Any, function: Callable[[], Any], component: str, callback: str, subject: Any = None
+    ) -> None:
         self.owner = owner
         self.function = function
+        self.component = component
+        self.callback = callback
         self.subject = subject
         self.ops: list[Any] = []
         self.error: BaseException | None = None
         self.closed = False
         self.done: threading.Event | None = None
+
+    def check(self, result: object) -> None:
+        """Raises UsageError if it returned what is still to be run."""
+        if result is not None:
+            check_returned(self.component, self.callback, result)
 
 
 CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("rainband_call", default=None)
@@ -92,7 +102,8 @@ class ThreadLane:
             try:
                 result = call.function()
                 if inspect.isawaitable(result):
-                    asyncio.run(finish(result))
+                    result = asyncio.run(finish(result))
+                call.check(result)
             except BaseException as error:
                 call.error = error
             CURRENT.set(None)
@@ -108,7 +119,8 @@ async def run_call(call: Call, results: Results) -> None:
     try:
         result = call.function()
         if inspect.isawaitable(result):
-            await result
+            result = await result
+        call.check(result)
     except BaseException as error:
         call.error = error
     results.put(call)

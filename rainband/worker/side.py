@@ -193,7 +193,8 @@ class SideBoltTask(BoltTask):
         self.in_flight += 1
         self.under_way.calls += 1
         execute = self.execute
-        self.lane.submit(Call(self, lambda: execute(argument), tups))
+        callback = "execute_batch" if self.batch_size else "execute"
+        self.lane.submit(Call(self, lambda: execute(argument), self.emitter.component, callback, tups))
 
     def back(self, call: Call) -> None:
         """Deliver what the call emitted, ack or fail its tuples."""
@@ -287,17 +288,17 @@ class SideSpoutTask(SpoutTask):
         if self.reliable is not None:
             self.reliable.ack(message_id)
         else:
-            self.tell(self.user_ack, message_id)
+            self.tell("ack", self.user_ack, message_id)
 
     def tell_fail(self, message_id: object, reason: int) -> None:
         if self.reliable is not None:
             self.reliable.fail(message_id, reason)
         else:
-            self.tell(self.user_fail, message_id)
+            self.tell("fail", self.user_fail, message_id)
 
-    def tell(self, callback: Callable[[Any], Any], message_id: object) -> None:
+    def tell(self, name: str, callback: Callable[[Any], Any], message_id: object) -> None:
         self.under_way.calls += 1
-        self.lane.submit(Call(self, lambda: callback(message_id), "tell"))
+        self.lane.submit(Call(self, lambda: callback(message_id), self.emitter.component, name, "tell"))
 
     def run(self, budget: i64, now: float) -> bool:
         if self.hand_back():
@@ -319,8 +320,7 @@ class SideSpoutTask(SpoutTask):
             return False
         self.pumping = True
         self.under_way.calls += 1
-        call = Call(self, self.pump, "next")
-        call.subject = "next"
+        call = Call(self, self.pump, self.emitter.component, "next_tuple", "next")
         self.room = min(int(room), PUMP)
         if self.pace_s > 0.0:
             self.room = 1
@@ -343,7 +343,7 @@ class SideSpoutTask(SpoutTask):
         for _ in range(self.room):
             before = len(call.ops)
             self.mark_position(call)
-            self.user_next()
+            call.check(self.user_next())
             if len(call.ops) <= before + 1 or self.finished:
                 break
         return None
@@ -354,7 +354,8 @@ class SideSpoutTask(SpoutTask):
             self.mark_position(call)
             result: Any = self.user_next()
             if inspect.isawaitable(result):
-                await result
+                result = await result
+            call.check(result)
             if len(call.ops) <= before + 1 or self.finished:
                 break
 

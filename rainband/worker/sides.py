@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable
 from random import Random
@@ -15,6 +14,7 @@ from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Instruments, Reliable, bind_methods, told
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, SpoutEmitter
 from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
+from rainband.worker.returned import check_returned
 from rainband.worker.routes import Agenda
 from rainband.worker.side import BLOCKING_AHEAD, SideBoltTask, SideEmits, SideSpoutTask, UnderWay
 
@@ -119,8 +119,8 @@ class Sides:
         if isinstance(instance, ReliableSpout):
             task.reliable = Reliable(instance, emitter, random, instruments)
             task.reliable.task = task
-            task.reliable.user_ack = lambda message_id: task.tell(ack, message_id)
-            task.reliable.user_fail = lambda message_id: task.tell(fail, message_id)
+            task.reliable.user_ack = lambda message_id: task.tell("ack", ack, message_id)
+            task.reliable.user_fail = lambda message_id: task.tell("fail", fail, message_id)
         SideEmits(emitter, "message_id").bind(instance, instruments)
         bind_methods(instance, {"finish": task.reliable.finish if task.reliable is not None else task.finish})
         self.lane_of[emitter.task] = lane
@@ -130,16 +130,14 @@ class Sides:
         """Call a callback of `made` where its callbacks run, and wait for it. Raises what it raises."""
         lane = self.lane_of.get(made.task)
         if lane is None:
-            result = function(*arguments)
-            if inspect.isawaitable(result):
-                raise EmitRefused(f"'{made.component}' returned a coroutine from a plain callback")
+            check_returned(made.component, name_of(function), function(*arguments))
             return
-        call = Call(Waited(), lambda: function(*arguments))
+        call = Call(Waited(), lambda: function(*arguments), made.component, name_of(function))
         call.done = threading.Event()
         lane.submit(call)
         if isinstance(lane, VirtualLane):
             if not lane.wait_for(call):
-                raise RuntimeError(f"'{made.component}' waits in {function.__name__} for what never comes")
+                raise RuntimeError(f"'{made.component}' waits in {name_of(function)} for what never comes")
         else:
             call.done.wait()
         if call.error is not None:
@@ -151,11 +149,11 @@ class Sides:
         assert bolt is not None
         lane = self.lane_of.get(made.task)
         if lane is not None:
-            lane.submit(Call(bolt, made.instance.tick, []))
+            lane.submit(Call(bolt, made.instance.tick, made.component, "tick", []))
             return
         bolt.emitter.active = True
         try:
-            made.instance.tick()
+            check_returned(made.component, "tick", made.instance.tick())
         except BaseException as error:
             bolt.error(error, None)
         bolt.emitter.active = False
@@ -180,6 +178,10 @@ class Sides:
     def close(self) -> None:
         for lane in self.lanes.values():
             lane.close()
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", "callback"))
 
 
 def manual_op(name: str) -> Callable[[Tuple], None]:
