@@ -99,7 +99,7 @@ class ReliableSpout(Spout):
 
     max_retries: int = 5
     retry_delay_s: float = 1.0
-    """Doubles with each retry of a message, up to `retry_delay_max_s`."""
+    """Doubles with each retry of a message, and is up to 10 % longer by chance; never above `retry_delay_max_s`."""
     retry_delay_max_s: float = 60.0
 
     if TYPE_CHECKING:
