@@ -137,6 +137,8 @@ class Reliable:
         self.user_ack: Callable[[Any], object] = instance.ack
         self.user_fail: Callable[[Any], object] = instance.fail
         self.task: SpoutTask | None = None
+        self.beside = False
+        self.looked = False
         self.last_position: object = None
         again: dict[str, Callable[..., Any]] = {"emit": emitter.emit, "emit_direct": emitter.emit_direct}
         self.again = instrumented(again, emitter, instruments)
@@ -154,6 +156,20 @@ class Reliable:
 
     def finish(self) -> None:
         self.finished = True
+
+    def look(self) -> None:
+        """Ask for the position, where the callbacks run."""
+        if self.position is not None:
+            self.stands_at(self.position())
+
+    def stands_at(self, position: object) -> None:
+        self.looked = True
+        self.last_position = position
+
+    def stands(self) -> object:
+        """Where reading stands. Beside the loop: where it stood when a call was last back, for one may be under way."""
+        assert self.position is not None
+        return self.last_position if self.beside else self.position()
 
     @property
     def drained(self) -> bool:

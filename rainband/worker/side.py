@@ -346,6 +346,7 @@ class SideSpoutTask(SpoutTask):
             call.check(self.user_next())
             if len(call.ops) <= before + 1 or self.finished:
                 break
+        self.mark_position(call)
         return None
 
     async def pump_async(self, call: Call) -> None:
@@ -358,6 +359,7 @@ class SideSpoutTask(SpoutTask):
             call.check(result)
             if len(call.ops) <= before + 1 or self.finished:
                 break
+        self.mark_position(call)
 
     def mark_position(self, call: Call) -> None:
         position = self.reliable.position if self.reliable is not None else None
@@ -376,7 +378,7 @@ class SideSpoutTask(SpoutTask):
                 book.end()
                 book.begin(op[1])
                 assert reliable is not None
-                reliable.last_position = op[1]
+                reliable.stands_at(op[1])
         if book is not None:
             book.end()
         if call.error is not None:

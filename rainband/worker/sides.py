@@ -119,6 +119,7 @@ class Sides:
         if isinstance(instance, ReliableSpout):
             task.reliable = Reliable(instance, emitter, random, instruments)
             task.reliable.task = task
+            task.reliable.beside = True
             task.reliable.user_ack = lambda message_id: task.tell("ack", ack, message_id)
             task.reliable.user_fail = lambda message_id: task.tell("fail", fail, message_id)
         SideEmits(emitter, "message_id").bind(instance, instruments)
