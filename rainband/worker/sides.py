@@ -176,6 +176,11 @@ class Sides:
     def deadline(self) -> float:
         return min((lane.deadline() for lane in self.lanes.values()), default=float("inf"))
 
+    def cancel(self) -> None:
+        """End the work under way: what comes next are the last calls."""
+        for lane in self.lanes.values():
+            lane.cancel()
+
     def close(self) -> None:
         for lane in self.lanes.values():
             lane.close()

@@ -462,3 +462,56 @@ def test_a_position_that_does_not_travel_names_the_spout() -> None:
         running = cluster.submit(topology(NoPosition(), Given()))
         cluster.advance(1)
         assert "position() of 'spout': a value of type object" in running.errors("spout")[0].error
+
+
+class Cancelled(Bolt):
+    """Notes the end of its calls, and whether they outlive cleanup."""
+
+    notes: list[str] = []
+    first = threading.Event()
+
+    async def execute(self, tup: Tuple) -> None:
+        self.first.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.notes.append("cancelled")
+
+    async def cleanup(self) -> None:
+        self.notes.append("cleanup")
+
+
+def test_calls_under_way_end_before_cleanup() -> None:
+    for virtual in (True, False):
+        Cancelled.notes.clear()
+        Cancelled.first.clear()
+        with LocalCluster(virtual_clock=virtual) as cluster:
+            running = cluster.submit(topology(Count(2), Cancelled()))
+            if virtual:
+                cluster.advance(1)
+            assert Cancelled.first.wait(10)
+            running.kill(wait_s=0)
+            if virtual:
+                cluster.advance(1)
+        assert Cancelled.notes[-1] == "cleanup"
+        assert Cancelled.notes.count("cancelled") == len(Cancelled.notes) - 1 >= 1
+
+
+class AsyncAck(Count):
+    """Its last ack is under way when it is closed."""
+
+    notes: list[Any] = []
+
+    async def ack(self, message_id: Any) -> None:
+        await asyncio.sleep(0)
+        self.notes.append(message_id)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0.01)
+        self.notes.append("close")
+
+
+def test_acks_are_still_told() -> None:
+    AsyncAck.notes.clear()
+    complete_topology(topology(AsyncAck(1), Given()))
+    assert AsyncAck.notes == [1, "close"]
