@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -200,7 +200,7 @@ class Probe:
             else:
                 return emit(**given)
             stream = given.get("stream", "default")
-            row = tuple(values) if type(values) in (list, tuple) else values
+            row = row_of(values)
             data = self._encoded(component, stream, row)
             result = emit(*before, row, **given)
             self._emitted(component, task, stream, row, data)
@@ -219,7 +219,7 @@ class Probe:
             if loop is not None:
                 loop.check()
             stream = given.get("stream", "default")
-            made = [tuple(values) if type(values) in (list, tuple) else values for values in rows]
+            made = [row_of(values) for values in rows]
             encoded = [self._encoded(component, stream, row) for row in made]
             result = emit(made, **given)
             for row, data in zip(made, encoded, strict=True):
@@ -302,6 +302,13 @@ class Probe:
                 self.recorder.note(kind, made.component, made.task, tup.stream, tup.values)
 
         return settle
+
+
+def row_of(values: Any) -> Any:
+    """The row as a tuple; what is no row at all is left to the emit to refuse."""
+    if isinstance(values, (str, bytes, bytearray, memoryview)) or not isinstance(values, Sequence):
+        return values
+    return tuple(values)
 
 
 def is_plain(values: object) -> bool:

@@ -124,7 +124,7 @@ class Emitter:
         return row
 
     def unusual(self, values: object, out: Output) -> tuple[object, ...]:
-        if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        if isinstance(values, (str, bytes, bytearray, memoryview)) or not isinstance(values, Sequence):
             shown = repr(values)[:60]
             raise EmitRefused(
                 f"'{self.component}' emitted {shown} on stream '{out.source.stream}', which is not a list of values",

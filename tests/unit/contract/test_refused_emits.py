@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import Any
 
 import pytest
@@ -135,6 +136,34 @@ def test_an_emit_after_the_call_returned_is_refused() -> None:
         (bolt,) = running.instances("bolt")
         with pytest.raises(EmitRefused):
             bolt.emit(["late"])
+
+
+@pytest.mark.parametrize("values", [bytearray(b"w"), memoryview(b"w")])
+@pytest.mark.parametrize("many", [False, True])
+def test_bytes_of_any_kind_are_no_row(values: Any, many: bool) -> None:
+    class Bare(Bolt):
+        outputs = ("word",)
+
+        def execute(self, tup: Tuple) -> None:
+            if many:
+                self.emit_many([values])
+            else:
+                self.emit(values)
+
+    with pytest.raises(EmitRefused, match="which is not a list of values"):
+        complete_topology(one_bolt(Bare(), "a"), raise_errors=True)
+
+
+def test_another_sequence_is_a_row_and_recorded_as_a_tuple() -> None:
+    class Rows(Bolt):
+        outputs = ("word",)
+
+        def execute(self, tup: Tuple) -> None:
+            self.emit(range(1))
+            self.emit(deque(["x"]))
+            self.emit_many([range(1), deque(["x"])])
+
+    assert complete_topology(one_bolt(Rows(), "a")).emitted("bolt") == [(0,), ("x",), (0,), ("x",)]
 
 
 @pytest.mark.parametrize("values", ["word", b"word"])
