@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit.contract import one_bolt
+from kit.contract import Sink, Words, one_bolt
 from rainband import (
     Bolt,
     DirectStream,
@@ -232,3 +232,20 @@ def test_emit_on_a_direct_stream_and_emit_direct_on_another_are_refused() -> Non
         complete_topology(one_bolt(Wrong(), "a"), raise_errors=True)
     with pytest.raises(EmitRefused):
         complete_topology(one_bolt(Wrong(), "b"), raise_errors=True)
+
+
+class NotANumber(Bolt):
+    outputs = ("n", "key")
+
+    def execute(self, tup: Tuple) -> None:
+        self.emit([1, float("nan")])
+
+
+@pytest.mark.parametrize("kind", ["fields_grouping", "partial_key_grouping"])
+def test_a_key_that_cannot_be_one_names_who_emitted_it_and_for_whom(kind: str) -> None:
+    builder = TopologyBuilder("keys")
+    builder.set_spout("words", Words("a"))
+    builder.set_bolt("keys", NotANumber()).shuffle_grouping("words")
+    getattr(builder.set_bolt("sink", Sink(), parallelism=2), kind)("keys", ["n", "key"])
+    with pytest.raises(EmitRefused, match=r"^'keys' emitted on stream 'default' to 'sink', field 'key' of a grouping"):
+        complete_topology(builder.create_topology())
