@@ -141,6 +141,17 @@ class Bolt(Component):
         """Emit one tuple of a direct stream to one task of a bolt that subscribes to it."""
         _refuse(self, "emit_direct")
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Only for names that are not there: say who has those of Storm's bolts."""
+            if name in ("ack", "fail", "reset_timeout"):
+                raise AttributeError(
+                    f"'{type(self).__name__}' has no {name}(): a Bolt's tuple is acked when execute returns, and "
+                    "failed by a raise; to do it by hand derive from ManualBolt",
+                )
+            return object.__getattribute__(self, name)
+
     if TYPE_CHECKING:
 
         def tick(self) -> Returned:

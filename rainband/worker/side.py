@@ -97,6 +97,11 @@ class SideEmits:
 
     def subject(self, given: dict[str, Any]) -> Any:
         if not self.keyword:
+            if "anchors" in given:
+                raise EmitRefused(
+                    f"'{self.emitter.component}' emitted with anchors, and a Bolt anchors to the tuple of the call",
+                    "To anchor by hand derive from ManualBolt",
+                )
             if given:
                 raise TypeError(f"emit() got an unexpected keyword argument '{next(iter(given))}'")
             return None

@@ -12,7 +12,7 @@ from rainband.errors import EmitRefused
 from rainband.topology.components import Bolt, ReliableSpout, Spout
 from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Instruments, Reliable, bind_methods, told
-from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, SpoutEmitter
+from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, SpoutEmitter, no_tuple
 from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
 from rainband.worker.returned import check_returned
 from rainband.worker.routes import Agenda
@@ -78,7 +78,8 @@ class Sides:
         manual = isinstance(emitter, ManualEmitter)
         SideEmits(emitter, "anchors" if manual else "").bind(instance, instruments)
         if manual:
-            bind_methods(instance, {name: manual_op(name) for name in ("ack", "fail", "reset_timeout")})
+            acts = ("ack", "fail", "reset_timeout")
+            bind_methods(instance, {name: manual_op(emitter.component, name) for name in acts})
         batch = getattr(instance, "execute_batch", None)
         execute: Callable[[Any], Any] = batch if batch is not None else instance.execute
         if instruments is not None:
@@ -190,8 +191,10 @@ def name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", "callback"))
 
 
-def manual_op(name: str) -> Callable[[Tuple], None]:
-    def op(tup: Tuple) -> None:
+def manual_op(component: str, name: str) -> Callable[[object], None]:
+    def op(tup: object) -> None:
+        if not isinstance(tup, Tuple):
+            raise no_tuple(component, tup)
         call = CURRENT.get()
         if call is None or call.closed:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
