@@ -277,13 +277,14 @@ class ManualEmitter(Emitter):
         self.second_acks: i64 = 0
         self.on_reset: Callable[[Tree], None] | None = None
 
-    def anchor_of(self, anchors: Anchors) -> Tree | None:
+    def anchor_of(self, anchors: object) -> Tree | None:
         if anchors is None:
             raise forgotten(self.component, "anchors")
-        if isinstance(anchors, Tuple) or not isinstance(anchors, Iterable):
-            anchors = (anchors,)
+        given: Iterable[object] = (anchors,)
+        if isinstance(anchors, (list, tuple)) or (not isinstance(anchors, Tuple) and isinstance(anchors, Iterable)):
+            given = anchors
         trees: list[Tree] = []
-        for tup in anchors:
+        for tup in given:
             if not isinstance(tup, Tuple):
                 raise EmitRefused(
                     f"anchors of '{self.component}' hold {tup!r:.80}, which is no tuple", "Pass received tuples"
