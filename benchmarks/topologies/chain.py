@@ -13,7 +13,17 @@ class Const(probe.Source):
     """The same value for ever."""
 
     def make_rows(self, context: TopologyContext) -> list[list[Any]]:
-        return [["some data"]]
+        return []
+
+    def next_tuple(self) -> None:
+        number = self.emitted
+        self.emitted = number + 1
+        if not self.acking:
+            self.emit(["some data"], message_id=None)
+            return
+        if number % probe.SAMPLE == 0:
+            self.begin(number)
+        self.emit(["some data"], message_id=number)
 
 
 class Id(Bolt):

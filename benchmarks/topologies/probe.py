@@ -61,8 +61,12 @@ class Source(Spout):
             self.emit(row, message_id=None)
             return
         if number % SAMPLE == 0:
-            self.begun[number] = time.monotonic_ns()
+            self.begin(number)
         self.emit(row, message_id=number)
+
+    def begin(self, number: int) -> None:
+        """The latency of this tree is taken."""
+        self.begun[number] = time.monotonic_ns()
 
     def next_batch(self) -> None:
         """As `next_tuple`, SAMPLE rows in a call."""
@@ -75,7 +79,7 @@ class Source(Spout):
         while len(rows) < SAMPLE:
             rows += self.rows[: SAMPLE - len(rows)]
         if self.acking:
-            self.begun[first] = time.monotonic_ns()
+            self.begin(first)
         self.emit_many(rows, message_ids=numbers if self.acking else [None] * SAMPLE)
 
     def ack(self, message_id: Any) -> None:

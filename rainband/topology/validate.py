@@ -53,7 +53,7 @@ def plan_of(declaration: Declaration) -> Plan:
 def warnings_of_cycles(plan: Plan) -> list[str]:
     """One line for each edge on a cycle."""
     return [
-        f"'{source.component}' -> '{name}' lies on a cycle: only the pending window bounds what is under way on it"
+        f"'{source.component}' -> '{name}' lies on a cycle: it takes no credit, so limit by yourself what goes round"
         for name, component in plan.components.items()
         for source in component.inputs
         if source.cyclic

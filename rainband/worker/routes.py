@@ -16,11 +16,13 @@ from typing import Final
 from mypy_extensions import i64, mypyc_attr
 
 from rainband.acker.ledger import Group, Tree
+from rainband.errors import EmitRefused
 from rainband.groupings.choosers import Chooser
 from rainband.topology.tuples import Source, Tuple
 
 ROWS_MAX: Final = 4096
 HOLD_ROWS: Final = 512
+CYCLE_MAX: Final = 1 << 20  # tuples that may wait at one task of a cycle, which takes no credit
 INBOX_MAX: Final = 512  # tuples from tasks of this worker: more would outgrow the processor's cache
 HOLD_PASSES: Final = 4
 WHYS_MAX: Final = 4096
@@ -165,6 +167,15 @@ class Edge:
                     target.agenda.unpark(self.gate)
 
 
+def overrun(source: Source, task: int) -> EmitRefused:
+    """The error for a tuple too many on a cycle."""
+    return EmitRefused(
+        f"'{source.component}' emitted on stream '{source.stream}', which lies on a cycle: {CYCLE_MAX} tuples wait for "
+        f"task {task} already",
+        "Let no more go round than is taken out: nothing else bounds a cycle",
+    )
+
+
 class Target:
     """One receiving task, here (`runner`) or in another worker (`outbox`)."""
 
@@ -192,6 +203,8 @@ class Target:
         runner = self.runner
         if runner is not None:
             inbox = runner.inbox
+            if not credited and len(inbox) >= CYCLE_MAX:
+                raise overrun(source, self.task)
             inbox.append(Tuple(row, source, anchor))
             if anchor is not None:
                 anchor.count += 1

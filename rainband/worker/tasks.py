@@ -348,7 +348,7 @@ class SpoutTask:
         self.on_ack = ack
         self.on_fail = fail
         self.wait_s = wait_s
-        self.done: deque[object] = deque()
+        self.done: list[object] = []
         self.undone: deque[tuple[object, int]] = deque()
         self.whys: deque[str] = deque()
         self.why = ""
@@ -411,13 +411,15 @@ class SpoutTask:
             return False
         emitter.active = True
         while self.done:
-            message_id = self.done.popleft()
-            try:
-                result = self.on_ack(message_id)
-                if result is not None:
-                    check_returned(emitter.component, "ack", result)
-            except BaseException as error:
-                self.error(error)
+            done = self.done
+            self.done = []
+            for message_id in done:
+                try:
+                    result = self.on_ack(message_id)
+                    if result is not None:
+                        check_returned(emitter.component, "ack", result)
+                except BaseException as error:
+                    self.error(error)
         while self.undone:
             message_id, reason = self.undone.popleft()
             self.why = self.whys.popleft()

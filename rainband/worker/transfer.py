@@ -18,19 +18,20 @@ import msgspec
 from mypy_extensions import i64
 
 from rainband.acker.ledger import Group, Tree
-from rainband.errors import ValueRefused, WireError
+from rainband.errors import EmitRefused, ValueRefused, WireError
 from rainband.messaging.frames import ACKS, CREDIT, DATA
 from rainband.messaging.link import MESSAGE_BYTES_MAX, Link
 from rainband.messaging.values import decode_rows, encode_rows
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.books import Books
-from rainband.worker.routes import Agenda, CreditLine, Outbox, Run, Runner, Target
+from rainband.worker.routes import CYCLE_MAX, Agenda, CreditLine, Outbox, Run, Runner, Target, overrun
 
 VALUE_FRAMING_BYTES: Final = 8  # what encode_rows puts around one long str or bytes
 PROXIES_MASK: Final = 1023
 TUPLE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - (1 << 20)
 
 OnRefused = Callable[[Run, int, ValueRefused], None]
+OnOverrun = Callable[[int, EmitRefused], None]
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Task = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
@@ -79,7 +80,9 @@ class Inbound:
         source_of: Callable[[int, int], Source],
         width_of: Callable[[int], int],
         pickle_types: frozenset[str],
+        on_overrun: OnOverrun,
     ) -> None:
+        self.on_overrun = on_overrun
         self.agenda = agenda
         self.books = books
         self.runners = runners
@@ -225,11 +228,22 @@ class Inbound:
                     self.astray(task, rows[position], source, anchors[position])
                     if credited:
                         self.give_back(sender, task)
+                elif not credited and len(runner.inbox) >= CYCLE_MAX:
+                    self.too_many(task, source, anchors[position])
                 else:
                     runner.inbox.append(Tuple(rows[position], source, anchors[position]))
                     assert line is not None
                     line.delivered += 1
                 position += 1
+
+    def too_many(self, task: int, source: Source, tree: Tree | None) -> None:
+        """A tuple that the cycle it is on has no room for: its roots fail, and all are told why."""
+        error = overrun(source, task)
+        self.refused += 1
+        if tree is not None:
+            self.agenda.fail(tree, str(error))
+            self.agenda.release(tree)
+        self.on_overrun(source.task, error)
 
     def door(self, sender: str, task: int, credited: bool) -> CreditLine:
         """The way of tuples of `sender` to `task`, about to be used. Without a runner the task is not here."""

@@ -4,11 +4,21 @@ The window starts small and is tried at twice its size; it keeps the larger size
 second (a round is over when as many roots were settled as the window held). Now and then it is tried at half its size
 and at twice, in turn, and keeps half if that brings as much. So the queues stay as short as full speed allows, and
 what is in them within the processor's caches. A small window needs no such proof: a few rounds of a few trees say
-little. It is never larger than what completes within a third of the message timeout at the measured rate:
-waiting in queues cannot turn into timeouts and replay storms. `topology.max.spout.pending` is its ceiling.
+little. `topology.max.spout.pending` is its ceiling.
+
+Waiting in queues must not turn into timeouts and replay storms: the window does not grow beyond what completes in a
+third of the message timeout at the measured rate, and is cut back to that when it holds more. The rate is taken over
+more than twice the latency of a tree, since trees may complete in bursts. Trees that take long however few are pending
+are borne: the window is cut when they take half as long again, or two thirds of the timeout.
+
+A bolt may wait for more tuples before it acks any: a batch, a join. So while nothing has completed since the start, or
+since everything timed out, and no tuple waits for a bolt in this worker, the window doubles every sixth of the
+timeout; and a trial of half the size that brings silence is given up.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 START = 64
 SMALL = 256  # a pass of the loop should be worth its while
@@ -21,6 +31,10 @@ TRIAL_ROUNDS = 5
 PATIENCE_S = 1.0
 REST = 20.0  # after half the size was not enough, in lengths of that trial
 MEASURE_S = 0.25
+HORIZON_S = 1.0  # the rate is taken over this, or over SPAN latencies of a tree
+SPAN = 2.5  # has two bursts in it, even if they are a quarter further apart than a tree takes
+SLACK = 1.5  # how much longer than its lowest latency a tree may take, when that is long
+REMEMBERED = 10  # for how long the lowest latency is known, in message timeouts
 
 
 class Window:
@@ -29,11 +43,20 @@ class Window:
     def __init__(self, ceiling: int, timeout_s: float, now: float) -> None:
         assert ceiling >= 1
         self.ceiling = ceiling
+        self.timeout_s = timeout_s
         self.share_s = timeout_s / 3
         self.size = min(START, ceiling)
         self.rate: float | None = None
         self.measured_at = now
-        self.measured_settled = 0
+        self.past: deque[tuple[float, int]] = deque([(now, 0)])  # how many had settled when
+        self.acked = 0
+        self.complete_s = 0.0
+        self.timed_out = 0
+        self.latency_s = 0.0
+        self.lowest_s = [float("inf"), float("inf")]  # in this period and in the last
+        self.period_at = now
+        self.quiet_at = now
+        self.proved = False  # something has completed since the start, or since everything timed out
         self.round_at = now
         self.round_settled = 0
         self.kept_size = self.size
@@ -56,7 +79,7 @@ class Window:
         self.rounds += 1
         rate = done / elapsed
         if self.size < SMALL:
-            self.keep(2 * self.size, rate)
+            self.keep(self.bounded(2 * self.size), rate)
         elif self.size == self.kept_size:
             self.kept_rate = rate if self.kept_rate == 0.0 else self.kept_rate + NEW * (rate - self.kept_rate)
             if now >= self.try_at and self.rounds > 1:
@@ -69,7 +92,7 @@ class Window:
 
     def keep(self, size: int, rate: float) -> None:
         """Stay at `size`, which is known to bring `rate` (0: not known)."""
-        self.size = self.kept_size = self.bounded(size)
+        self.size = self.kept_size = size
         self.kept_rate = rate
         self.rounds = 0
 
@@ -101,26 +124,94 @@ class Window:
         self.trial_rounds = TRIAL_ROUNDS
         self.smaller = not self.smaller
 
-    def measure(self, now: float, settled: int, pending: int) -> None:
-        """Take the rate of completion; call it now and then. Idle time says nothing about the rate."""
-        elapsed = now - self.measured_at
-        if elapsed < MEASURE_S:
+    def measure(
+        self, now: float, settled: int, pending: int, acked: int = 0, complete_s: float = 0.0, timed_out: int = 0,
+        queued: bool = False,
+    ) -> None:  # fmt: skip
+        """Take rate and latency; call it now and then. Idle time says nothing about either.
+
+        Counts since the start: `settled` trees acked or failed in time, `acked` ones, which took `complete_s` in all,
+        `timed_out` ones. `queued`: a tuple waits for its bolt in this worker.
+        """
+        if now - self.measured_at < MEASURE_S:
             return
-        finished = settled - self.measured_settled
         self.measured_at = now
-        self.measured_settled = settled
-        if pending == 0 and finished == 0:
-            return
-        rate = finished / elapsed
-        weight = min(1.0, elapsed)
-        self.rate = rate if self.rate is None else self.rate + weight * (rate - self.rate)
-        if self.bounded(self.size) < self.size:
-            self.keep(self.size, 0.0)  # no reason to hold this one back when things move again
-            self.smaller = False
-            self.trial_rounds = 1
-            self.try_at = now
+        finished = settled - self.past[-1][1]
+        first = finished > 0 and not self.proved
+        if first or (pending == 0 and finished == 0):
+            self.past.clear()
+        if finished > 0 or pending < self.size:
+            self.quiet_at = now
+            self.proved = self.proved or finished > 0
+        self.past.append((now, settled))
+        if first:  # it waited for the window to grow, which says nothing of what comes now
+            self.acked = acked
+            self.complete_s = complete_s
+        self.take_latency(now, acked, complete_s)
+        self.take_rate(now)
+        if timed_out > self.timed_out:
+            self.timed_out = timed_out
+            self.give_way(now)
+        elif self.rate is not None and self.size > self.rate * self.most_s:
+            self.cut(self.rate * self.share_s, now)
+        elif now > self.quiet_at:
+            self.be_quiet(now, queued)
+
+    @property
+    def most_s(self) -> float:
+        """The latency that is borne before the window is cut."""
+        return min(2 * self.share_s, max(self.share_s, SLACK * min(self.lowest_s)))
+
+    def take_latency(self, now: float, acked: int, complete_s: float) -> None:
+        """The mean latency of the trees acked since the last call."""
+        if now - self.period_at >= REMEMBERED * self.timeout_s:
+            self.period_at = now
+            self.lowest_s = [float("inf"), self.lowest_s[0]]
+        if acked > self.acked:
+            self.latency_s = (complete_s - self.complete_s) / (acked - self.acked)
+            self.lowest_s[0] = min(self.lowest_s[0], self.latency_s)
+        self.acked = acked
+        self.complete_s = complete_s
+
+    def take_rate(self, now: float) -> None:
+        """Completions per second over some latencies; as before while none are seen or it is not as long yet."""
+        horizon_s = min(max(HORIZON_S, SPAN * self.latency_s), 2 * self.timeout_s)
+        at, before = next((moment for moment in reversed(self.past) if moment[0] <= now - horizon_s), self.past[-1])
+        done = self.past[-1][1] - before
+        if done > 0:
+            self.rate = done / (now - at)
+        while self.past[0][0] < now - 2 * self.timeout_s - MEASURE_S:
+            self.past.popleft()
+
+    def give_way(self, now: float) -> None:
+        """Trees have timed out: hold what would complete in a third of the timeout, going by the whole of it."""
+        since, before = next(moment for moment in self.past if moment[0] >= now - self.timeout_s)
+        done = self.past[-1][1] - before
+        if done == 0:
+            self.rate = None
+            self.proved = False
+        self.cut(done / max(self.timeout_s, now - since) * self.share_s, now)
+
+    def cut(self, size: float, now: float) -> None:
+        """Hold no more than `size`, and at least one; it may grow again at once."""
+        self.keep(max(1, min(self.size, int(size))), 0.0)
+        self.smaller = False
+        self.trial_rounds = 1
+        self.try_at = self.quiet_at = now
+
+    def be_quiet(self, now: float, queued: bool) -> None:
+        """All that may be is pending, and nothing completes: a bolt may wait for more."""
+        quiet_s = now - self.quiet_at
+        if self.size < self.kept_size and quiet_s >= max(HORIZON_S, SPAN * self.latency_s):
+            self.keep(self.kept_size, self.kept_rate)
+            self.turn(now)
+            self.quiet_at = now
+        elif not self.proved and not queued and quiet_s >= self.timeout_s / 6:
+            self.keep(min(2 * self.size, self.ceiling), 0.0)
+            self.quiet_at = now
 
     def bounded(self, size: int) -> int:
-        if self.rate is not None:
-            size = min(size, int(self.rate * self.share_s))
-        return max(1, min(size, self.ceiling))
+        """`size`; but up to the ceiling, and not larger than now beyond what completes in a third of the timeout."""
+        if self.rate is not None and size > self.size:
+            size = max(self.size, min(size, int(self.rate * self.share_s)))
+        return min(size, self.ceiling)

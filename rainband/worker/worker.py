@@ -35,8 +35,9 @@ from rainband.worker.reports import ErrorReports
 from rainband.worker.routes import Agenda, Outbox, Run
 from rainband.worker.sides import Sides
 from rainband.worker.stalls import Stalls
-from rainband.worker.tasks import LOST, BoltTask
+from rainband.worker.tasks import LOST, BoltTask, SpoutTask
 from rainband.worker.transfer import Inbound, Outbound, roots_of
+from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring
 
 TURN = 256
@@ -121,8 +122,9 @@ class Worker:
         self.outboxes: dict[str, Outbox] = {}
         wiring, pickles = self.wiring, self.wiring.pickle_types
         self.inbound = Inbound(
-            self.agenda, self.books, wiring.runners, wiring.targets, wiring.limit, wiring.source, wiring.width, pickles
-        )
+            self.agenda, self.books, wiring.runners, wiring.targets, wiring.limit, wiring.source, wiring.width, pickles,
+            lambda task, error: self.report(task, error, None),
+        )  # fmt: skip
         self.outbound = Outbound(self.books, pickles, self.config["topology.max.value.bytes"], self.refused_value)
         self.dispatch = Dispatch(self.agenda, self.books, self.links, self.outboxes, self.inbound, self.outbound)
         self.timeout_s: float = float(self.config["topology.message.timeout.secs"])
@@ -434,7 +436,7 @@ class Worker:
                 if spout.limited:
                     spout.limited = False
                     assert made.window is not None
-                    made.window.held_back(now, int(spout.acked + spout.failed))
+                    made.window.held_back(now, int(spout.acked + spout.failed - spout.timed_out))
                     spout.window = made.window.size
                 else:
                     wake_at = min(wake_at, spout.wanted_at())
@@ -446,9 +448,7 @@ class Worker:
         """What is due by time: windows, timeouts, ticks, positions, links."""
         for made in self.wiring.tasks.values():
             if made.window is not None and made.spout is not None:
-                spout = made.spout
-                made.window.measure(now, int(spout.acked + spout.failed), len(spout.emitter.pending))
-                spout.window = made.window.size
+                self.measure(made.spout, made.window, now)
         if self.timeouts:
             self.expire(now)
         for made in self.ticks:
@@ -471,6 +471,15 @@ class Worker:
         self.timer_at = min(now + TIMER_S, deadline)
         for made in self.ticks:
             self.timer_at = min(self.timer_at, made.tick_due)
+
+    def measure(self, spout: SpoutTask, window: Window, now: float) -> None:
+        pending = len(spout.emitter.pending)
+        full = pending >= window.size
+        queued = full and any(made.bolt is not None and made.bolt.queued > 0 for made in self.wiring.tasks.values())
+        timed_out = int(spout.timed_out)
+        settled = int(spout.acked + spout.failed) - timed_out
+        window.measure(now, settled, pending, int(spout.acked), spout.complete_s, timed_out, queued)
+        spout.window = window.size
 
     def expire(self, now: float) -> None:
         """Fail roots that were pending for the message timeout, not counting time in which this loop stood still."""

@@ -145,7 +145,7 @@ def test_a_warning_is_printed_once(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if "cycle" in line] == [
-        "warning: 'loop' -> 'loop' lies on a cycle: only the pending window bounds what is under way on it"
+        "warning: 'loop' -> 'loop' lies on a cycle: it takes no credit, so limit by yourself what goes round"
     ]
     done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

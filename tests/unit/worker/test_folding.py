@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 
 from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS
+from rainband.errors import EmitRefused
 from rainband.messaging.values import encode_rows
 from rainband.topology.tuples import Source
 from rainband.worker.books import Books
@@ -18,6 +19,10 @@ SPOUT, TASK = 1, 2
 ROOT = 5
 
 
+def no_overrun(task: int, error: EmitRefused) -> None:
+    raise error
+
+
 def test_tuples_of_one_root_in_several_messages_make_one_report() -> None:
     agenda = Agenda(1, Random(1))
     books = Books(agenda, [SPOUT], [])
@@ -27,7 +32,8 @@ def test_tuples_of_one_root_in_several_messages_make_one_report() -> None:
     runner = Runner(TASK, 0, 100, agenda)
     source = Source("spout", "default", SPOUT, ("n",))
     inbound = Inbound(
-        agenda, books, {TASK: runner}, books.targets, 100, lambda n, t: source, lambda n: 1, frozenset()
+        agenda, books, {TASK: runner}, books.targets, 100, lambda n, t: source, lambda n: 1, frozenset(),
+        no_overrun,
     )  # fmt: skip
     inbound.address_of = {SPOUT: SENDER}
     edges = 0
@@ -45,7 +51,7 @@ def test_a_root_of_the_same_place_gets_a_proxy_of_its_own() -> None:
     agenda = Agenda(1, Random(1))
     source = Source("spout", "default", SPOUT, ("n",))
     books = Books(agenda, [SPOUT], [])
-    inbound = Inbound(agenda, books, {}, {}, 1, lambda n, t: source, lambda n: 1, frozenset())
+    inbound = Inbound(agenda, books, {}, {}, 1, lambda n, t: source, lambda n: 1, frozenset(), no_overrun)
     first, other = inbound.tree(ROOT), inbound.tree(ROOT + (1 << (COUNTER_BITS + INCARNATION_BITS)))
     assert (first.root, inbound.tree(ROOT).root) == (ROOT, ROOT)
     assert other is not first

@@ -22,7 +22,7 @@ def test_a_refused_tuple_gives_its_credit_back() -> None:
     source = Source("spout", "default", 21, ("n",))
     inbound = Inbound(
         agenda, Books(agenda, [], []), runners, {TASK: Target(TASK, 1, agenda)}, 1, lambda n, t: source, lambda n: 1,
-        frozenset(),
+        frozenset(), lambda task, error: None,
     )  # fmt: skip
     inbound.address_of = {21: "somewhere else by now"}
     run = [0, True, TASK, [21, 1], [], 0, [], {}, encode_rows([(7,)], frozenset())]
