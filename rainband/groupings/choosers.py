@@ -123,6 +123,7 @@ class Keyed(Chooser):
         self.single = len(self.positions) == 1
         self.fields: tuple[str, ...] = tuple(fields)
         self.cache: dict[object, int] = {}
+        self.where = ""  # who emits to whom, in errors
 
     def key_of(self, values: tuple[object, ...]) -> object:
         if self.single:
@@ -152,7 +153,7 @@ class Keyed(Chooser):
                 stable_hash(values[position])
             except ValueRefused as reason:
                 name = f"'{self.fields[at]}'" if at < len(self.fields) else f"number {position}"
-                return ValueRefused(f"field {name} of a grouping: {reason.message}", reason.fix)
+                return ValueRefused(f"{self.where}field {name} of a grouping: {reason.message}", reason.fix)
         return error
 
 

@@ -67,3 +67,9 @@ class Grouping:
             raise InvalidTopology(
                 "a custom grouping needs an instance of a CustomGrouping subclass; no other kind takes one"
             )
+        chosen = getattr(type(self.custom), "choose_tasks", None)
+        if chosen is CustomGrouping.choose_tasks and "choose_tasks" not in vars(self.custom):
+            raise InvalidTopology(
+                f"the custom grouping {type(self.custom).__name__} has no choose_tasks",
+                "Define choose_tasks(self, values), which returns task ids",
+            )

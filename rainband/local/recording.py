@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -17,11 +17,13 @@ from rainband.clock import Clock
 from rainband.config import Config
 from rainband.errors import EmitRefused, ValueRefused
 from rainband.messaging.values import PLAIN_TYPES, check_row, decode_rows, encode_rows
-from rainband.topology.components import ManualBolt
+from rainband.topology.components import Bolt, ManualBolt
 from rainband.topology.graph import Topology
 from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Reliable, bind_methods
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter
+from rainband.worker.returned import unfinished
+from rainband.worker.side import is_side
 from rainband.worker.tasks import SpoutTask
 from rainband.worker.wiring import LocalTask
 
@@ -198,7 +200,7 @@ class Probe:
             else:
                 return emit(**given)
             stream = given.get("stream", "default")
-            row = tuple(values) if type(values) in (list, tuple) else values
+            row = row_of(values)
             data = self._encoded(component, stream, row)
             result = emit(*before, row, **given)
             self._emitted(component, task, stream, row, data)
@@ -217,7 +219,7 @@ class Probe:
             if loop is not None:
                 loop.check()
             stream = given.get("stream", "default")
-            made = [tuple(values) if type(values) in (list, tuple) else values for values in rows]
+            made = [row_of(values) for values in rows]
             encoded = [self._encoded(component, stream, row) for row in made]
             result = emit(made, **given)
             for row, data in zip(made, encoded, strict=True):
@@ -243,20 +245,22 @@ class Probe:
         recorder = self.recorder
         if not recorder.record:
             return self._checking(execute)
-        manual = isinstance(recorder.components[component], ManualBolt)
+        bolt = recorder.components[component]
+        manual, beside = isinstance(bolt, ManualBolt), isinstance(bolt, Bolt) and is_side(bolt)
 
         def settle(kind: str, tups: list[Tuple]) -> None:
             for tup in tups:
                 if not manual or (kind == FAILED and tup._open):
                     recorder.note(kind, component, task, tup.stream, tup.values)
 
-        async def finish(result: Any, tups: list[Tuple]) -> None:
+        async def finish(result: Any, tups: list[Tuple]) -> Any:
             try:
-                await result
+                returned = await result
             except BaseException:
                 settle(FAILED, tups)
                 raise
-            settle(ACKED, tups)
+            settle(FAILED if unfinished(returned) else ACKED, tups)
+            return returned
 
         def executed(argument: Any) -> Any:
             tups = argument if isinstance(argument, list) else [argument]
@@ -268,9 +272,9 @@ class Probe:
             except BaseException:
                 settle(FAILED, tups)
                 raise
-            if inspect.isawaitable(result):
+            if beside and inspect.isawaitable(result):
                 return finish(result, tups)
-            settle(ACKED, tups)
+            settle(FAILED if unfinished(result) else ACKED, tups)
             return result
 
         return executed
@@ -298,6 +302,13 @@ class Probe:
                 self.recorder.note(kind, made.component, made.task, tup.stream, tup.values)
 
         return settle
+
+
+def row_of(values: Any) -> Any:
+    """The row as a tuple; what is no row at all is left to the emit to refuse."""
+    if isinstance(values, (str, bytes, bytearray, memoryview)) or not isinstance(values, Sequence):
+        return values
+    return tuple(values)
 
 
 def is_plain(values: object) -> bool:

@@ -90,7 +90,7 @@ def check_rows(rows: Any) -> Sequence[Sequence[object]]:
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Sequence):
         raise InvalidTopology(f"rows is {rows!r:.80}", "Write a list of rows, as in [['a b']]")
     for number, row in enumerate(rows):
-        if isinstance(row, (str, bytes)) or not isinstance(row, Sequence):
+        if isinstance(row, (str, bytes, bytearray, memoryview)) or not isinstance(row, Sequence):
             raise InvalidTopology(f"row {number} is {row!r:.80}", f"Write [{row!r:.80}]")
     return rows
 

@@ -99,7 +99,7 @@ class ReliableSpout(Spout):
 
     max_retries: int = 5
     retry_delay_s: float = 1.0
-    """Doubles with each retry of a message, up to `retry_delay_max_s`."""
+    """Doubles with each retry of a message, and is up to 10 % longer by chance; never above `retry_delay_max_s`."""
     retry_delay_max_s: float = 60.0
 
     if TYPE_CHECKING:
@@ -140,6 +140,17 @@ class Bolt(Component):
     def emit_direct(self, task: int, values: Sequence[object], *, stream: str = "default") -> Sequence[int]:
         """Emit one tuple of a direct stream to one task of a bolt that subscribes to it."""
         _refuse(self, "emit_direct")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Only for names that are not there: say who has those of Storm's bolts."""
+            if name in ("ack", "fail", "reset_timeout"):
+                raise AttributeError(
+                    f"'{type(self).__name__}' has no {name}(): a Bolt's tuple is acked when execute returns, and "
+                    "failed by a raise; to do it by hand derive from ManualBolt",
+                )
+            return object.__getattribute__(self, name)
 
     if TYPE_CHECKING:
 

@@ -59,7 +59,12 @@ class TopologyContext:
         return self._secrets.find(name)
 
     def report_error(self, error: BaseException) -> None:
-        """Record an error as if it had been raised, without failing anything."""
+        """Record an error as if it had been raised, without failing anything. Raises UsageError for what is none."""
+        if not isinstance(error, BaseException):
+            raise UsageError(
+                f"'{self.component}' reported {error!r:.80}, which is no exception",
+                f"Write report_error(ValueError({error!r:.80}))",
+            )
         if self._report_error is not None:
             self._report_error(error)
 

@@ -103,6 +103,12 @@ def _problems_of_callback(component: Component, name: str) -> Iterator[str]:
         args = ", ".join(["self", *("x" for _ in range(ARGUMENTS.get(name, 0)))])
         args = args.replace("x", {"execute": "tup", "execute_batch": "tups"}.get(name, _argument(name)))
         yield f"{name}() takes other arguments than it is called with: define {name}({args})"
+    outer = getattr(component, name)
+    if inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(outer):
+        yield (
+            f"{name}() is async behind a decorator that is not, and would return a coroutine, which nobody awaits: "
+            f"write `async def {name}`, and let decorators keep it async"
+        )
     if name == "position" and inspect.iscoroutinefunction(function):
         yield "position() is async, but its answer is needed at once: define it with def, and read ahead elsewhere"
     if component.blocking is True and inspect.iscoroutinefunction(function):
@@ -173,13 +179,24 @@ def _message_ids(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def returns_value(function: Any) -> bool:
-    """Whether some `return` of a function hands back what is plainly a value. Calls may well return None."""
+    """Whether some `return` of a function hands back what is plainly a value. Calls and names may well be None."""
     tree = _tree_of(function)
     if tree is None:
         return False
     own = function.__code__.co_varnames[1 : function.__code__.co_argcount]
-    returns = (node.value for node in _own_nodes(tree) if isinstance(node, ast.Return) and node.value is not None)
-    return any(_plain_value(value, own) for value in returns)
+    nodes = list(_own_nodes(tree))
+    names = [*_plain_names(nodes, own)]
+    returns = [node.value for node in nodes if isinstance(node, ast.Return) and node.value is not None]
+    return any(_plain_value(value, own) or (isinstance(value, ast.Name) and value.id in names) for value in returns)
+
+
+def _plain_names(nodes: list[ast.AST], arguments: tuple[str, ...]) -> Iterator[str]:
+    """Names that are bound once, to what is plainly a value."""
+    bound = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name):
+            if len(node.targets) == 1 and bound.count(target.id) == 1 and _plain_value(node.value, arguments):
+                yield target.id
 
 
 def _plain_value(node: ast.expr, arguments: tuple[str, ...]) -> bool:
@@ -187,18 +204,26 @@ def _plain_value(node: ast.expr, arguments: tuple[str, ...]) -> bool:
         return node.value is not None
     if isinstance(node, ast.IfExp):
         return _plain_value(node.body, arguments) or _plain_value(node.orelse, arguments)
-    if isinstance(node, ast.Await):
+    if isinstance(node, (ast.Await, ast.NamedExpr)):
         return False
+    if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
+        return _root_of(node) in arguments
     if isinstance(node, ast.BoolOp):
         return _plain_value(node.values[-1], arguments)
     if isinstance(node, ast.Call):
         if isinstance(node.func, ast.Name):
             return node.func.id in BUILDERS
-        root: ast.expr = node.func
-        while isinstance(root, (ast.Attribute, ast.Subscript)):
-            root = root.value
-        return isinstance(root, ast.Constant) or (isinstance(root, ast.Name) and root.id in arguments)
+        return _root_of(node.func) in ("", *arguments)
     return True
+
+
+def _root_of(node: ast.expr) -> str | None:
+    """The name whose attributes and items these are; '' for a literal, None for what comes out of a call, say."""
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        node = node.value
+    if isinstance(node, ast.Constant):
+        return ""
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _own_nodes(tree: ast.AST) -> Iterator[ast.AST]:

@@ -72,7 +72,7 @@ def _flat(spout: Declared, rows: Mapping[str, Any]) -> list[tuple[str, tuple[obj
             problems.append(f"sources[{spout.id!r}] is {given!r:.80}: write a list of rows, as in [[{given!r:.80}]]")
             continue
         for number, row in enumerate(given):
-            if isinstance(row, (str, bytes)) or not isinstance(row, Sequence):
+            if isinstance(row, (str, bytes, bytearray, memoryview)) or not isinstance(row, Sequence):
                 problems.append(f"sources[{spout.id!r}]: row {number} is {row!r:.80}: write [{row!r:.80}]")
             elif len(row) != len(stream.fields):
                 problems.append(f"sources[{spout.id!r}]: row {number} has {len(row)} values for {list(stream.fields)}")

@@ -134,9 +134,11 @@ class Reliable:
         self.finished = False
         self.position: Callable[[], object] | None = getattr(instance, "position", None)
         self.user_next = instance.next_tuple
-        self.user_ack = instance.ack
-        self.user_fail = instance.fail
+        self.user_ack: Callable[[Any], object] = instance.ack
+        self.user_fail: Callable[[Any], object] = instance.fail
         self.task: SpoutTask | None = None
+        self.beside = False
+        self.looked = False
         self.last_position: object = None
         again: dict[str, Callable[..., Any]] = {"emit": emitter.emit, "emit_direct": emitter.emit_direct}
         self.again = instrumented(again, emitter, instruments)
@@ -154,6 +156,20 @@ class Reliable:
 
     def finish(self) -> None:
         self.finished = True
+
+    def look(self) -> None:
+        """Ask for the position, where the callbacks run."""
+        if self.position is not None:
+            self.stands_at(self.position())
+
+    def stands_at(self, position: object) -> None:
+        self.looked = True
+        self.last_position = position
+
+    def stands(self) -> object:
+        """Where reading stands. Beside the loop: where it stood when a call was last back, for one may be under way."""
+        assert self.position is not None
+        return self.last_position if self.beside else self.position()
 
     @property
     def drained(self) -> bool:
@@ -201,44 +217,43 @@ class Reliable:
         else:
             self.again["emit"](row.values, message_id=message_id, stream=row.stream)
 
-    def next_tuple(self) -> None:
+    def next_tuple(self) -> object:
         task = self.task
         assert task is not None
         due = self.book.due(self.emitter.agenda.now)
         if due is not None:
             self.replay(*due)
-            return
+            return None
         if self.finished:
             task.sleep_until = self.book.next_due()
-            return
+            return None
         if self.position is None:
-            self.user_next()
-            return
+            return self.user_next()
         self.last_position = self.position()
         self.book.begin(self.last_position)
         try:
-            self.user_next()
+            return self.user_next()
         finally:
             self.book.end()
 
-    def ack(self, message_id: object) -> None:
+    def ack(self, message_id: object) -> object:
         self.book.acked(message_id)
         if isinstance(message_id, DeadLetter):
-            return
+            return None
         if self.instruments is not None:
             self.instruments.settled(self.emitter.component, self.emitter.task, message_id, True)
-        self.user_ack(message_id)
+        return self.user_ack(message_id)
 
-    def fail(self, message_id: object, reason: int) -> None:
+    def fail(self, message_id: object, reason: int) -> object:
         now = self.emitter.agenda.now
         if self.instruments is not None and not isinstance(message_id, DeadLetter):
             self.instruments.settled(self.emitter.component, self.emitter.task, message_id, False)
         if reason == LOST:
             self.book.lost(message_id, now)
-            return
+            return None
         row = self.book.failed(message_id, now, self.random.random())
         if row is None:
-            return
+            return None
         why = f"{'timed out' if reason else 'failed'} after {row.retries} replays"
         said = self.task.why if self.task is not None else ""
         why += f": {said}" if said else ""
@@ -246,7 +261,7 @@ class Reliable:
         if check_value(message_id) is not None:
             values = (repr(message_id), *values[1:])
         self.again["emit"](values, message_id=letter, stream="dead_letters")
-        self.user_fail(message_id)
+        return self.user_fail(message_id)
 
 
 def shown(tup: Tuple | None) -> str:

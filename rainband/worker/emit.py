@@ -26,7 +26,7 @@ OUTSIDE_FIX: Final = (
 
 FORGOTTEN: Final = object()
 
-Anchors = Union[Sequence[Tuple], Tuple, None]
+Anchors = Union[Iterable[object], Tuple, None]
 
 
 def forgotten(component: str, name: str) -> ArgumentForgotten:
@@ -36,6 +36,11 @@ def forgotten(component: str, name: str) -> ArgumentForgotten:
     else:
         fix = "Write message_id=..., unique among those pending, or message_id=None to leave it untracked on purpose"
     return ArgumentForgotten(f"'{component}' emitted without {name}", fix)
+
+
+def no_tuple(component: str, given: object) -> EmitRefused:
+    told = f"'{component}' called ack, fail or reset_timeout of {given!r:.80}, no tuple"
+    return EmitRefused(told, "Pass a received tuple")
 
 
 class Route:
@@ -124,7 +129,7 @@ class Emitter:
         return row
 
     def unusual(self, values: object, out: Output) -> tuple[object, ...]:
-        if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        if isinstance(values, (str, bytes, bytearray, memoryview)) or not isinstance(values, Sequence):
             shown = repr(values)[:60]
             raise EmitRefused(
                 f"'{self.component}' emitted {shown} on stream '{out.source.stream}', which is not a list of values",
@@ -175,11 +180,16 @@ class Emitter:
                 picked.append((route.targets[route.chooser.choose(row)], route.credited))
         return picked
 
-    def pick_direct(self, out: Output, task: int) -> list[tuple[Target, bool]]:
+    def pick_direct(self, out: Output, task: object) -> list[tuple[Target, bool]]:
         """`task` as a target of a direct stream. Raises EmitRefused unless its component subscribed to it."""
         if not out.direct:
             raise EmitRefused(
                 f"stream '{out.source.stream}' of '{self.component}' is not direct", "Declare it as DirectStream(...)"
+            )
+        if not isinstance(task, int):
+            raise EmitRefused(
+                f"'{self.component}' emitted to {task!r:.80}, which is no task id",
+                "Choose one of context.tasks(component)",
             )
         for route in out.routes:
             for target in route.targets:
@@ -198,7 +208,7 @@ class Emitter:
             target.deliver(row, out.source, anchor, credited)
         out.transferred += len(picked)
 
-    def direct(self, task: int, stream: str, values: Sequence[object], anchor: Tree | None) -> tuple[int, ...]:
+    def direct(self, task: object, stream: str, values: Sequence[object], anchor: Tree | None) -> tuple[int, ...]:
         """Send to `task` on a direct stream; nothing happens unless its component subscribes by direct grouping."""
         out = self.output(stream)
         picked = self.pick_direct(out, task)
@@ -206,7 +216,7 @@ class Emitter:
         self.emitted += 1
         out.emitted += 1
         self.hand_over(out, row, picked, anchor)
-        return (task,)
+        return picked[0][0].ids
 
 
 class BoltEmitter(Emitter):
@@ -243,7 +253,7 @@ class BoltEmitter(Emitter):
             self.route(out, row, anchor)
         return len(checked)
 
-    def emit_direct(self, task: int, values: Sequence[object], *, stream: str = "default") -> tuple[int, ...]:
+    def emit_direct(self, task: object, values: Sequence[object], *, stream: str = "default") -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
         return self.direct(task, stream, values, self.anchor)
@@ -267,16 +277,17 @@ class ManualEmitter(Emitter):
         self.second_acks: i64 = 0
         self.on_reset: Callable[[Tree], None] | None = None
 
-    def anchor_of(self, anchors: Anchors) -> Tree | None:
+    def anchor_of(self, anchors: object) -> Tree | None:
         if anchors is None:
             raise forgotten(self.component, "anchors")
-        if isinstance(anchors, Tuple):
-            anchors = (anchors,)
+        given: Iterable[object] = (anchors,)
+        if isinstance(anchors, (list, tuple)) or (not isinstance(anchors, Tuple) and isinstance(anchors, Iterable)):
+            given = anchors
         trees: list[Tree] = []
-        for tup in anchors:
+        for tup in given:
             if not isinstance(tup, Tuple):
                 raise EmitRefused(
-                    f"anchors of '{self.component}' hold {tup!r}, which is no tuple", "Pass received tuples"
+                    f"anchors of '{self.component}' hold {tup!r:.80}, which is no tuple", "Pass received tuples"
                 )
             if not tup._open:
                 raise EmitRefused(
@@ -328,7 +339,7 @@ class ManualEmitter(Emitter):
         return len(checked)
 
     def emit_direct(
-        self, task: int, values: Sequence[object], *, anchors: Anchors = None, stream: str = "default"
+        self, task: object, values: Sequence[object], *, anchors: Anchors = None, stream: str = "default"
     ) -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)
@@ -339,40 +350,45 @@ class ManualEmitter(Emitter):
             if anchor is not None:
                 self.agenda.release(anchor)
 
-    def close(self, tup: Tuple) -> bool:
+    def close(self, tup: object) -> Tuple | None:
+        """The tuple, unless it was acked or failed before. Raises EmitRefused for what is none."""
         if not isinstance(tup, Tuple):
-            raise EmitRefused(f"'{self.component}' acked or failed {tup!r}, which is no tuple", "Pass a received tuple")
+            raise no_tuple(self.component, tup)
         if not tup._open:
             self.second_acks += 1
-            return False
+            return None
         tup._open = False
-        return True
+        return tup
 
-    def ack(self, tup: Tuple) -> None:
+    def ack(self, tup: object) -> None:
         """The tuple is processed. A second ack or fail of it is ignored and counted."""
-        if self.close(tup):
+        closed = self.close(tup)
+        if closed is not None:
             self.acked += 1
-            tree = tup._anchor
+            tree = closed._anchor
             if tree is not None:
                 assert isinstance(tree, Tree)
                 self.agenda.release(tree)
 
-    def fail(self, tup: Tuple) -> None:
+    def fail(self, tup: object) -> None:
         """Fail every root the tuple belongs to, at once."""
         self.fail_with(tup, f"failed by '{self.component}' task {self.task}")
 
-    def fail_with(self, tup: Tuple, why: str) -> None:
+    def fail_with(self, tup: object, why: str) -> None:
         """As `fail`, and `why` is told to the spouts of its roots."""
-        if self.close(tup):
+        closed = self.close(tup)
+        if closed is not None:
             self.failed += 1
-            tree = tup._anchor
+            tree = closed._anchor
             if tree is not None:
                 assert isinstance(tree, Tree)
                 self.agenda.fail(tree, why)
                 self.agenda.release(tree)
 
-    def reset_timeout(self, tup: Tuple) -> None:
+    def reset_timeout(self, tup: object) -> None:
         """Start the message timeout of the tuple's roots anew."""
+        if not isinstance(tup, Tuple):
+            raise no_tuple(self.component, tup)
         tree = tup._anchor
         if tree is None or self.on_reset is None:
             return
@@ -446,7 +462,7 @@ class SpoutEmitter(Emitter):
         return len(checked)
 
     def emit_direct(
-        self, task: int, values: Sequence[object], *, message_id: object = FORGOTTEN, stream: str = "default"
+        self, task: object, values: Sequence[object], *, message_id: object = FORGOTTEN, stream: str = "default"
     ) -> tuple[int, ...]:
         if not self.active:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)

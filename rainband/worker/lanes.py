@@ -18,22 +18,34 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from rainband.clock import Clock
+from rainband.worker.returned import check_returned
 
 STEPS_MAX = 100_000
 SILENCE_S = 2.0
+CANCEL_S = 2.0
+WORK = ("execute", "execute_batch", "tick", "next_tuple")
 
 
 class Call:
     """One callback on a lane. `ops` are applied by the owner on the worker's loop when the call is back."""
 
-    def __init__(self, owner: Any, function: Callable[[], Any], subject: Any = None) -> None:
+    def __init__(
+        self, owner: Any, function: Callable[[], Any], component: str, callback: str, subject: Any = None
+    ) -> None:
         self.owner = owner
         self.function = function
+        self.component = component
+        self.callback = callback
         self.subject = subject
         self.ops: list[Any] = []
         self.error: BaseException | None = None
         self.closed = False
         self.done: threading.Event | None = None
+
+    def check(self, result: object) -> None:
+        """Raises UsageError if it returned what is still to be run."""
+        if result is not None:
+            check_returned(self.component, self.callback, result)
 
 
 CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("rainband_call", default=None)
@@ -41,6 +53,9 @@ CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("rainband_
 
 class Lane(Protocol):
     def submit(self, call: Call) -> None: ...
+
+    def cancel(self) -> None:
+        """End the work under way, before the components are closed."""
 
     def close(self) -> None: ...
 
@@ -77,6 +92,9 @@ class ThreadLane:
     def submit(self, call: Call) -> None:
         self.calls.put(call)
 
+    def cancel(self) -> None:
+        pass  # a thread cannot be told to stop; its calls come one after the other
+
     def close(self) -> None:
         self.calls.put(None)
 
@@ -92,11 +110,20 @@ class ThreadLane:
             try:
                 result = call.function()
                 if inspect.isawaitable(result):
-                    asyncio.run(finish(result))
+                    result = asyncio.run(finish(result))
+                call.check(result)
             except BaseException as error:
                 call.error = error
             CURRENT.set(None)
             self.results.put(call)
+
+
+def cancel_work(tasks: dict[asyncio.Task[None], Call]) -> list[asyncio.Task[None]]:
+    """Cancel the calls that process tuples; spouts are still told of their messages."""
+    working = [task for task, call in tasks.items() if call.callback in WORK]
+    for task in working:
+        task.cancel()
+    return working
 
 
 async def finish(awaitable: Any) -> Any:
@@ -108,7 +135,8 @@ async def run_call(call: Call, results: Results) -> None:
     try:
         result = call.function()
         if inspect.isawaitable(result):
-            await result
+            result = await result
+        call.check(result)
     except BaseException as error:
         call.error = error
     results.put(call)
@@ -120,7 +148,7 @@ class AsyncLane:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.loop = asyncio.new_event_loop()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], Call] = {}
         self.thread = threading.Thread(target=self.loop.run_forever, name="rainband-async", daemon=True)
         self.thread.start()
 
@@ -129,8 +157,17 @@ class AsyncLane:
 
     def _begin(self, call: Call) -> None:
         task = self.loop.create_task(run_call(call, self.results))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks[task] = call
+        task.add_done_callback(self.tasks.pop)
+
+    def cancel(self) -> None:
+        async def end() -> None:
+            working = cancel_work(self.tasks)
+            if working:
+                await asyncio.wait(working, timeout=CANCEL_S)
+
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(end(), self.loop).result(2 * CANCEL_S)
 
     def close(self) -> None:
         def stop() -> None:
@@ -242,17 +279,21 @@ class VirtualLane:
     def __init__(self, results: Results, clock: Clock) -> None:
         self.results = results
         self.loop = VirtualLoop(clock)
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], Call] = {}
         self.patience_s = SILENCE_S
 
     def submit(self, call: Call) -> None:
         task = self.loop.create_task(run_call(call, self.results))
-        self.tasks.add(task)
+        self.tasks[task] = call
         task.add_done_callback(self._done)
         self.loop.run_due()
 
+    def cancel(self) -> None:
+        cancel_work(self.tasks)
+        self.loop.run_due()
+
     def _done(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
+        del self.tasks[task]
         self.patience_s = SILENCE_S
 
     def advance(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from rainband.errors import ValueRefused
 from rainband.messaging.values import decode_rows, encode_rows
 from rainband.worker.sides import Sides
 from rainband.worker.tasks import OnError
@@ -53,6 +54,7 @@ class Life:
             if made.spout is not None:
                 self.sides.call(made, made.instance.open, made.context)
                 self.seek(made)
+                self.look(made)
             else:
                 self.sides.call(made, made.instance.prepare, made.context)
         except BaseException as error:
@@ -65,6 +67,15 @@ class Life:
         if made.spout is not None and self.active:
             made.spout.active = True
         return True
+
+    def look(self, made: LocalTask) -> None:
+        """Learn where a spout beside the loop stands before it reads on."""
+        if made.reliable is None or not made.reliable.beside or self.positions is None:
+            return
+        try:
+            self.sides.call(made, made.reliable.look)
+        except BaseException as error:
+            self.report(made.task, error, None)
 
     def seek(self, made: LocalTask) -> None:
         """Go on where this placement of the task had come to; else where its last one had, as the assignment says."""
@@ -113,14 +124,16 @@ class Life:
             reliable = made.reliable
             if reliable is None or reliable.position is None or not made.opened:
                 continue
+            if reliable.beside and not reliable.looked:
+                continue
             try:
                 unfinished, position = reliable.book.lowest()
                 if not unfinished:
-                    position = reliable.position()
+                    position = reliable.stands()
                 data = encode_rows([(self.placed.get(made.task, 0), position)], self.pickle_types)
                 self.reached[made.task] = encode_rows([(position,)], self.pickle_types)
             except BaseException as error:
-                self.report(made.task, error, None)
+                self.report(made.task, of_position(made.component, error), None)
                 continue
             key = (made.component, made.context.task_index)
             if self.saved.get(key) != data:
@@ -128,3 +141,10 @@ class Life:
         if changed:
             self.positions.put_many(changed)
             self.saved.update(changed)
+
+
+def of_position(component: str, error: BaseException) -> BaseException:
+    """The error, naming what gave a value that does not travel."""
+    if isinstance(error, ValueRefused):
+        return ValueRefused(f"position() of '{component}': {error.reason}", error.fix)
+    return error

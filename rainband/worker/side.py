@@ -97,6 +97,11 @@ class SideEmits:
 
     def subject(self, given: dict[str, Any]) -> Any:
         if not self.keyword:
+            if "anchors" in given:
+                raise EmitRefused(
+                    f"'{self.emitter.component}' emitted with anchors, and a Bolt anchors to the tuple of the call",
+                    "To anchor by hand derive from ManualBolt",
+                )
             if given:
                 raise TypeError(f"emit() got an unexpected keyword argument '{next(iter(given))}'")
             return None
@@ -193,7 +198,8 @@ class SideBoltTask(BoltTask):
         self.in_flight += 1
         self.under_way.calls += 1
         execute = self.execute
-        self.lane.submit(Call(self, lambda: execute(argument), tups))
+        callback = "execute_batch" if self.batch_size else "execute"
+        self.lane.submit(Call(self, lambda: execute(argument), self.emitter.component, callback, tups))
 
     def back(self, call: Call) -> None:
         """Deliver what the call emitted, ack or fail its tuples."""
@@ -287,17 +293,17 @@ class SideSpoutTask(SpoutTask):
         if self.reliable is not None:
             self.reliable.ack(message_id)
         else:
-            self.tell(self.user_ack, message_id)
+            self.tell("ack", self.user_ack, message_id)
 
     def tell_fail(self, message_id: object, reason: int) -> None:
         if self.reliable is not None:
             self.reliable.fail(message_id, reason)
         else:
-            self.tell(self.user_fail, message_id)
+            self.tell("fail", self.user_fail, message_id)
 
-    def tell(self, callback: Callable[[Any], Any], message_id: object) -> None:
+    def tell(self, name: str, callback: Callable[[Any], Any], message_id: object) -> None:
         self.under_way.calls += 1
-        self.lane.submit(Call(self, lambda: callback(message_id), "tell"))
+        self.lane.submit(Call(self, lambda: callback(message_id), self.emitter.component, name, "tell"))
 
     def run(self, budget: i64, now: float) -> bool:
         if self.hand_back():
@@ -319,8 +325,7 @@ class SideSpoutTask(SpoutTask):
             return False
         self.pumping = True
         self.under_way.calls += 1
-        call = Call(self, self.pump, "next")
-        call.subject = "next"
+        call = Call(self, self.pump, self.emitter.component, "next_tuple", "next")
         self.room = min(int(room), PUMP)
         if self.pace_s > 0.0:
             self.room = 1
@@ -343,9 +348,10 @@ class SideSpoutTask(SpoutTask):
         for _ in range(self.room):
             before = len(call.ops)
             self.mark_position(call)
-            self.user_next()
+            call.check(self.user_next())
             if len(call.ops) <= before + 1 or self.finished:
                 break
+        self.mark_position(call)
         return None
 
     async def pump_async(self, call: Call) -> None:
@@ -354,9 +360,11 @@ class SideSpoutTask(SpoutTask):
             self.mark_position(call)
             result: Any = self.user_next()
             if inspect.isawaitable(result):
-                await result
+                result = await result
+            call.check(result)
             if len(call.ops) <= before + 1 or self.finished:
                 break
+        self.mark_position(call)
 
     def mark_position(self, call: Call) -> None:
         position = self.reliable.position if self.reliable is not None else None
@@ -375,7 +383,7 @@ class SideSpoutTask(SpoutTask):
                 book.end()
                 book.begin(op[1])
                 assert reliable is not None
-                reliable.last_position = op[1]
+                reliable.stands_at(op[1])
         if book is not None:
             book.end()
         if call.error is not None:

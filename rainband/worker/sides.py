@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable
 from random import Random
@@ -13,8 +12,9 @@ from rainband.errors import EmitRefused
 from rainband.topology.components import Bolt, ReliableSpout, Spout
 from rainband.topology.tuples import Tuple
 from rainband.worker.bind import Instruments, Reliable, bind_methods, told
-from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, SpoutEmitter
+from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter, ManualEmitter, SpoutEmitter, no_tuple
 from rainband.worker.lanes import CURRENT, AsyncLane, Call, Lane, Results, ThreadLane, VirtualLane
+from rainband.worker.returned import check_returned
 from rainband.worker.routes import Agenda
 from rainband.worker.side import BLOCKING_AHEAD, SideBoltTask, SideEmits, SideSpoutTask, UnderWay
 
@@ -78,7 +78,8 @@ class Sides:
         manual = isinstance(emitter, ManualEmitter)
         SideEmits(emitter, "anchors" if manual else "").bind(instance, instruments)
         if manual:
-            bind_methods(instance, {name: manual_op(name) for name in ("ack", "fail", "reset_timeout")})
+            acts = ("ack", "fail", "reset_timeout")
+            bind_methods(instance, {name: manual_op(emitter.component, name) for name in acts})
         batch = getattr(instance, "execute_batch", None)
         execute: Callable[[Any], Any] = batch if batch is not None else instance.execute
         if instruments is not None:
@@ -119,8 +120,9 @@ class Sides:
         if isinstance(instance, ReliableSpout):
             task.reliable = Reliable(instance, emitter, random, instruments)
             task.reliable.task = task
-            task.reliable.user_ack = lambda message_id: task.tell(ack, message_id)
-            task.reliable.user_fail = lambda message_id: task.tell(fail, message_id)
+            task.reliable.beside = True
+            task.reliable.user_ack = lambda message_id: task.tell("ack", ack, message_id)
+            task.reliable.user_fail = lambda message_id: task.tell("fail", fail, message_id)
         SideEmits(emitter, "message_id").bind(instance, instruments)
         bind_methods(instance, {"finish": task.reliable.finish if task.reliable is not None else task.finish})
         self.lane_of[emitter.task] = lane
@@ -130,16 +132,14 @@ class Sides:
         """Call a callback of `made` where its callbacks run, and wait for it. Raises what it raises."""
         lane = self.lane_of.get(made.task)
         if lane is None:
-            result = function(*arguments)
-            if inspect.isawaitable(result):
-                raise EmitRefused(f"'{made.component}' returned a coroutine from a plain callback")
+            check_returned(made.component, name_of(function), function(*arguments))
             return
-        call = Call(Waited(), lambda: function(*arguments))
+        call = Call(Waited(), lambda: function(*arguments), made.component, name_of(function))
         call.done = threading.Event()
         lane.submit(call)
         if isinstance(lane, VirtualLane):
             if not lane.wait_for(call):
-                raise RuntimeError(f"'{made.component}' waits in {function.__name__} for what never comes")
+                raise RuntimeError(f"'{made.component}' waits in {name_of(function)} for what never comes")
         else:
             call.done.wait()
         if call.error is not None:
@@ -151,11 +151,11 @@ class Sides:
         assert bolt is not None
         lane = self.lane_of.get(made.task)
         if lane is not None:
-            lane.submit(Call(bolt, made.instance.tick, []))
+            lane.submit(Call(bolt, made.instance.tick, made.component, "tick", []))
             return
         bolt.emitter.active = True
         try:
-            made.instance.tick()
+            check_returned(made.component, "tick", made.instance.tick())
         except BaseException as error:
             bolt.error(error, None)
         bolt.emitter.active = False
@@ -177,13 +177,24 @@ class Sides:
     def deadline(self) -> float:
         return min((lane.deadline() for lane in self.lanes.values()), default=float("inf"))
 
+    def cancel(self) -> None:
+        """End the work under way: what comes next are the last calls."""
+        for lane in self.lanes.values():
+            lane.cancel()
+
     def close(self) -> None:
         for lane in self.lanes.values():
             lane.close()
 
 
-def manual_op(name: str) -> Callable[[Tuple], None]:
-    def op(tup: Tuple) -> None:
+def name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", "callback"))
+
+
+def manual_op(component: str, name: str) -> Callable[[object], None]:
+    def op(tup: object) -> None:
+        if not isinstance(tup, Tuple):
+            raise no_tuple(component, tup)
         call = CURRENT.get()
         if call is None or call.closed:
             raise EmitRefused(OUTSIDE, OUTSIDE_FIX)

@@ -16,6 +16,7 @@ from rainband.acker.ledger import Group, Tree
 from rainband.errors import FailTuple, described
 from rainband.topology.tuples import Tuple
 from rainband.worker.emit import BoltEmitter, Emitter, ManualEmitter, SpoutEmitter
+from rainband.worker.returned import check_returned
 from rainband.worker.routes import Agenda, Runner
 
 SLOW_CALL_S: Final = 0.1
@@ -161,7 +162,9 @@ class PlainBoltTask(BoltTask):
             if anchor is None:
                 emitter.anchor = None
                 try:
-                    execute(tup)
+                    result = execute(tup)
+                    if result is not None:
+                        check_returned(emitter.component, "execute", result)
                 except BaseException as error:
                     self.at = position
                     self.reject(tup, error)
@@ -169,7 +172,9 @@ class PlainBoltTask(BoltTask):
                 assert isinstance(anchor, Tree)
                 emitter.anchor = anchor
                 try:
-                    execute(tup)
+                    result = execute(tup)
+                    if result is not None:
+                        check_returned(emitter.component, "execute", result)
                     anchor.count -= 1
                     if anchor.count == 0:
                         settled.append(anchor)
@@ -238,7 +243,9 @@ class BatchBoltTask(BoltTask):
         if anchor is not None:
             anchor.count += 1
         try:
-            self.execute(tups)
+            result = self.execute(tups)
+            if result is not None:
+                check_returned(emitter.component, "execute_batch", result)
             self.acked += len(tups)
         except BaseException as error:
             self.failed += len(tups)
@@ -295,7 +302,9 @@ class ManualBoltTask(BoltTask):
             position += 1
             self.at = position
             try:
-                execute(tup)
+                result = execute(tup)
+                if result is not None:
+                    check_returned(emitter.component, "execute", result)
             except BaseException as error:
                 self.reject(tup, error)
         emitter.active = False
@@ -315,7 +324,9 @@ class ManualBoltTask(BoltTask):
         assert self.execute_batch is not None
         self.manual.active = True
         try:
-            self.execute_batch(tups)
+            result = self.execute_batch(tups)
+            if result is not None:
+                check_returned(self.manual.component, "execute_batch", result)
         except BaseException as error:
             for tup in tups[1:]:
                 if tup._open:
@@ -425,14 +436,18 @@ class SpoutTask:
             self.done = []
             for message_id in done:
                 try:
-                    self.on_ack(message_id)
+                    result = self.on_ack(message_id)
+                    if result is not None:
+                        check_returned(emitter.component, "ack", result)
                 except BaseException as error:
                     self.error(error)
         while self.undone:
             message_id, reason = self.undone.popleft()
             self.why = self.whys.popleft()
             try:
-                self.on_fail(message_id, reason)
+                result = self.on_fail(message_id, reason)
+                if result is not None:
+                    check_returned(emitter.component, "fail", result)
             except BaseException as error:
                 self.error(error)
         emitter.active = False
@@ -474,7 +489,9 @@ class SpoutTask:
             before = emitter.emitted
             calls += 1
             try:
-                next_tuple()
+                result = next_tuple()
+                if result is not None:
+                    check_returned(emitter.component, "next_tuple", result)
             except BaseException as error:
                 self.error(error)
                 more = False

@@ -12,7 +12,7 @@ from typing import Any
 
 from rainband.acker.ledger import Ledger, Pending
 from rainband.config import Config
-from rainband.groupings.choosers import Chooser, LocalOrShuffle, make_chooser
+from rainband.groupings.choosers import Chooser, Keyed, LocalOrShuffle, make_chooser
 from rainband.groupings.specs import CustomGrouping
 from rainband.topology.components import Bolt, ManualBolt, ReliableSpout, Spout
 from rainband.topology.context import TopologyContext
@@ -263,6 +263,8 @@ class Wiring:
             custom=custom,
             fields=source.fields,
         )
+        if isinstance(chooser, Keyed):
+            chooser.where = f"'{made.component}' emitted on stream '{source.stream}' to '{consumer}', "
         if source.kind in ("fields", "global", "all"):
             self.shared[id(edge)] = chooser
         if source.kind in SPREADING:

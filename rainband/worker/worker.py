@@ -328,6 +328,7 @@ class Worker:
         self.state = WorkerState.DRAINING
         tasks = list(self.wiring.tasks.values())
         self.life.save_positions(tasks)
+        self.sides.cancel()
         for made in tasks:
             self.life.close(made)
         self.sides.close()

@@ -380,3 +380,138 @@ def test_under_the_virtual_clock_a_blocking_bolt_runs_inline() -> None:
     assert sorted(result.emitted("bolt")) == [(1,), (2,), (3,), (4,)]
     (bolt,) = result.instances("bolt")
     assert {ident for _, ident in bolt.threads} == {threading.get_ident()}
+
+
+class BlockingReliable(ReliableSpout):
+    """Notes the thread of each callback."""
+
+    blocking = True
+    outputs = ("n",)
+
+    def open(self, context: TopologyContext) -> None:
+        self.at = 0
+        self.threads: set[tuple[str, int]] = set()
+        self.positions: list[int] = []
+
+    def note(self, name: str) -> None:
+        self.threads.add((name, threading.get_ident()))
+
+    def next_tuple(self) -> None:
+        self.note("next_tuple")
+        if self.at == 20:
+            self.finish()
+            return
+        self.at += 1
+        self.emit([self.at], message_id=self.at)
+
+    def position(self) -> int:
+        self.note("position")
+        self.positions.append(self.at)
+        return self.at
+
+    def seek(self, position: int) -> None:
+        self.note("seek")
+        self.at = position
+
+    def close(self) -> None:
+        self.note("close")
+
+
+class AsyncPositions(BlockingReliable):
+    blocking = False
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        BlockingReliable.next_tuple(self)
+
+
+@pytest.mark.parametrize("kind", [BlockingReliable, AsyncPositions])
+def test_position_is_asked_where_all_other_callbacks_run(kind: type[BlockingReliable]) -> None:
+    with LocalCluster() as cluster:
+        running = cluster.submit(topology(kind(), Given()))
+        running.wait_drained(timeout_s=10)
+        (spout,) = running.instances("spout")
+        running.kill(wait_s=0)
+    assert len({ident for _, ident in spout.threads}) == 1
+    assert {name for name, _ in spout.threads} == {"next_tuple", "position", "close"}
+    assert spout.positions[-1] == 20, "where it stood in the end"
+
+
+@pytest.mark.parametrize("kind", [BlockingReliable, AsyncPositions])
+def test_it_goes_on_behind_what_was_acked(kind: type[BlockingReliable]) -> None:
+    with LocalCluster(virtual_clock=True) as cluster:
+        running = cluster.submit(topology(kind(), Given()))
+        running.wait_drained(timeout_s=10)
+        cluster.kill_worker("spout")
+        cluster.advance(5)
+        (spout,) = running.instances("spout")
+        assert (spout.at, "seek" in {name for name, _ in spout.threads}) == (20, True)
+        assert spout.positions[0] == 20
+
+
+class Given(Bolt):
+    def execute(self, tup: Tuple) -> None: ...
+
+
+class NoPosition(BlockingReliable):
+    def position(self) -> Any:
+        return object()
+
+
+def test_a_position_that_does_not_travel_names_the_spout() -> None:
+    with LocalCluster(virtual_clock=True) as cluster:
+        running = cluster.submit(topology(NoPosition(), Given()))
+        cluster.advance(1)
+        assert "position() of 'spout': a value of type object" in running.errors("spout")[0].error
+
+
+class Cancelled(Bolt):
+    """Notes the end of its calls, and whether they outlive cleanup."""
+
+    notes: list[str] = []
+    first = threading.Event()
+
+    async def execute(self, tup: Tuple) -> None:
+        self.first.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.notes.append("cancelled")
+
+    async def cleanup(self) -> None:
+        self.notes.append("cleanup")
+
+
+def test_calls_under_way_end_before_cleanup() -> None:
+    for virtual in (True, False):
+        Cancelled.notes.clear()
+        Cancelled.first.clear()
+        with LocalCluster(virtual_clock=virtual) as cluster:
+            running = cluster.submit(topology(Count(2), Cancelled()))
+            if virtual:
+                cluster.advance(1)
+            assert Cancelled.first.wait(10)
+            running.kill(wait_s=0)
+            if virtual:
+                cluster.advance(1)
+        assert Cancelled.notes[-1] == "cleanup"
+        assert Cancelled.notes.count("cancelled") == len(Cancelled.notes) - 1 >= 1
+
+
+class AsyncAck(Count):
+    """Its last ack is under way when it is closed."""
+
+    notes: list[Any] = []
+
+    async def ack(self, message_id: Any) -> None:
+        await asyncio.sleep(0)
+        self.notes.append(message_id)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0.01)
+        self.notes.append("close")
+
+
+def test_acks_are_still_told() -> None:
+    AsyncAck.notes.clear()
+    complete_topology(topology(AsyncAck(1), Given()))
+    assert AsyncAck.notes == [1, "close"]

@@ -373,6 +373,19 @@ class Third(CustomGrouping):
         return [self.tasks[2]]
 
 
+class Undecided(CustomGrouping):
+    def choose(self, values: Any) -> list[int]:
+        return []
+
+
+def test_a_custom_grouping_without_choose_tasks_is_refused() -> None:
+    text = refused(lambda b: b.set_bolt("x", Seen()).custom_grouping("words", Undecided()))
+    assert "Undecided has no choose_tasks. Define choose_tasks(self, values)" in text
+    assert "CustomGrouping has no choose_tasks" in refused(
+        lambda b: b.set_bolt("x", Seen()).custom_grouping("words", CustomGrouping())
+    )
+
+
 class Rich(Spout):
     outputs = {"default": ("key", "n"), "more": ("key", "n"), "to": DirectStream("key", "n")}
 

@@ -57,6 +57,8 @@ def test_mistakes_are_named(plan: Plan) -> None:
         context.fields("lines", "bed")
     with pytest.raises(UsageError, match="no secret named 'key'"):
         context.secret("key")
+    with pytest.raises(UsageError, match=r"'count' reported 'text', which is no exception\. Write report_error\(Value"):
+        context.report_error("text")  # type: ignore[arg-type]
 
 
 def test_secrets_and_errors_go_to_the_runtime(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,22 @@ class Returns(Bolt):
         if tup:
             return None
         return tup["line"].split()
+
+
+class ReturnsName(Bolt):
+    def execute(self, tup: Any) -> list[str]:
+        words = tup["line"].split()
+        return words
+
+
+class ReturnsField(Bolt):
+    def execute(self, tup: Any) -> Any:
+        return tup["line"]
+
+
+class ReturnsTuple(Bolt):
+    def execute(self, tup: Any) -> Any:
+        return tup
 
 
 class ReturnsLater(Bolt):
@@ -142,6 +159,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("execute that yields", Yields(), "execute() yields: call self.emit([...]) for each"),
     ("async execute that yields", YieldsLater(), "execute() yields"),
     ("execute that returns", Returns(), "execute() returns a value, which nobody would get"),
+    ("execute that returns a name", ReturnsName(), "execute() returns a value"),
+    ("execute that returns a field", ReturnsField(), "execute() returns a value"),
+    ("execute that returns its tuple", ReturnsTuple(), "execute() returns a value"),
     ("async execute that returns", ReturnsLater(), "execute() returns a value"),
     ("execute without argument", NoArgument(), "define execute(self, tup)"),
     ("execute with two arguments", TwoArguments(), "define execute(self, tup)"),
@@ -267,6 +287,54 @@ class Later(Bolt):
     async def helper(self) -> None: ...
 
 
+def counted(function: Any) -> Any:
+    def wrapper(*arguments: Any) -> Any:
+        result = function(*arguments)
+        return result
+
+    return wrapper
+
+
+def kept(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(self: Any, tup: Tuple) -> Any:
+        self.last = function(self, tup)
+        return self.last
+
+    return wrapper
+
+
+class Counted(Bolt):
+    @counted
+    def execute(self, tup: Tuple) -> None: ...
+
+
+class Kept(Bolt):
+    @kept
+    def execute(self, tup: Tuple) -> None: ...
+
+
+class Unknown(Bolt):
+    """What these names hold may well be None."""
+
+    last: object = None
+
+    def execute(self, tup: Tuple) -> Any:
+        nothing = None
+        if tup[0] == 1:
+            return nothing
+        if tup[0] == 2:
+            words = tup[0].split()
+            words = None
+            return words
+        if tup[0] == 3:
+            more = [tup[0]]
+            return more.append(1)
+        for each in [None]:
+            return each
+        return self.last
+
+
 class Batches(Bolt):
     def execute_batch(self, tups: object) -> None: ...
 
@@ -298,7 +366,8 @@ class Static(Bolt):
     def execute(tup: Tuple) -> None: ...
 
 
-ACCEPTED = [Good(), Delegates(), Later(), Batches(), Data(3), PerInstance("a", "b"), Child(), Static()]
+UNKNOWN = [Delegates(), Counted(), Kept(), Unknown()]
+ACCEPTED = [Good(), *UNKNOWN, Later(), Batches(), Data(3), PerInstance("a", "b"), Child(), Static()]
 
 
 @pytest.mark.parametrize("component", ACCEPTED, ids=lambda component: type(component).__name__)

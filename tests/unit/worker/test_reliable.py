@@ -32,6 +32,17 @@ def test_replays_after_delays_that_double_up_to_the_limit_then_gives_up() -> Non
     assert letter in kept.rows
 
 
+@pytest.mark.parametrize("dice", [0.5, 0.999])
+def test_delays_are_a_little_longer_by_chance_but_never_above_the_limit(dice: float) -> None:
+    kept = book(max_retries=4)
+    kept.emitted("a", (1,), "default")
+    delays = []
+    while kept.failed("a", 0.0, dice) is None:
+        delays.append(kept.next_due())
+        kept.due(delays[-1])
+    assert delays == [1.0 * (1.0 + 0.1 * dice), 2.0 * (1.0 + 0.1 * dice), 4.0, 4.0]
+
+
 def test_a_dead_letter_is_replayed_without_limit() -> None:
     kept = book(max_retries=0)
     kept.emitted("a", (1,), "default")
