@@ -25,6 +25,14 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: float | None) ->
     return value
 
 
+def _workers(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    from rainband.config import OPTIONS, check
+
+    if value is not None:
+        check(OPTIONS["topology.workers"], value, "-n")
+    return value
+
+
 def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document per line.")(command)
 
@@ -45,7 +53,9 @@ wait_option = click.option(
     "-w", "--wait", "wait_s", type=float, metavar="SECONDS", callback=_seconds,
     help="At most this long for pending tuples to finish (default: the message timeout).",
 )  # fmt: skip
-workers_option = click.option("-n", "--workers", type=int, metavar="N", help="Number of workers.")
+workers_option = click.option(
+    "-n", "--workers", type=int, metavar="N", callback=_workers, help="Number of workers, as topology.workers."
+)
 parallelism_option = click.option(
     "-e", "--parallelism", "parallelism", multiple=True, metavar="COMP=N", help="Executors of a component (repeatable)."
 )

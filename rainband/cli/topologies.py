@@ -10,7 +10,6 @@ import click
 from rainband.cli import options
 from rainband.cli.output import answer, duration, say, table
 from rainband.clock import SystemClock
-from rainband.errors import UsageError
 
 if TYPE_CHECKING:
     from rainband.nimbus.client import Running
@@ -112,8 +111,6 @@ def rebalance_command(
     verbose: bool,
 ) -> None:
     """Give topology NAME other workers or executors, or spread it anew, without losing or replaying a tuple."""
-    if workers is not None and workers < 1:
-        raise UsageError(f"-n {workers} is not a number of workers", "Write 1 or more")
     clock = SystemClock()
     began = clock.now()
     wanted = options.parse_parallelism(parallelism)

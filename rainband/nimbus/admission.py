@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from rainband.config import TOPOLOGY, validated
+from rainband.config import OPTIONS, TOPOLOGY, check, validated
 from rainband.errors import InvalidTopology, RainbandError, Refused, UsageError, VersionMismatch, did_you_mean
 from rainband.nimbus.rows import Reshape
 from rainband.records import Heartbeat
@@ -119,9 +119,9 @@ def check_versions(plan: Plan, supervisors: Iterable[Heartbeat]) -> None:
 
 
 def check_reshape(plan: Plan, workers: int | None, parallelism: Mapping[str, int]) -> Reshape:
-    """What a rebalance may ask of this plan. Raises UsageError or Refused, naming the limit."""
-    if workers is not None and not 1 <= workers <= TASKS_MAX:
-        raise UsageError(f"cannot run on {workers} workers", f"A number from 1 to {TASKS_MAX}")
+    """What a rebalance may ask of this plan. Raises InvalidConfig, UsageError or Refused, naming the limit."""
+    if workers is not None:
+        check(OPTIONS["topology.workers"], workers)
     for name, executors in parallelism.items():
         component = plan.components.get(name)
         if component is None:

@@ -13,7 +13,7 @@ import msgspec
 
 from rainband.cluster.blobs import Blobs
 from rainband.cluster.store import Change, Put, Store
-from rainband.config import Config
+from rainband.config import DEFAULTS, Config
 from rainband.errors import RainbandError, Refused, TopologyExists
 from rainband.nimbus import admission, lifecycle, views
 from rainband.nimbus.lifecycle import Action, Event
@@ -512,5 +512,6 @@ class Nimbus:
 
 
 def timeout_s(entry: Entry) -> float:
-    """The topology's message timeout: the default wait of kill and rebalance."""
-    return float(Config.layer(entry.plan.config)["topology.message.timeout.secs"])
+    """The topology's message timeout: the default wait of kill and rebalance, whatever else is in its config."""
+    value = entry.plan.config.get("topology.message.timeout.secs")
+    return float(value if isinstance(value, (int, float)) else DEFAULTS["topology.message.timeout.secs"])

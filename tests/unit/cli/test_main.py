@@ -13,6 +13,8 @@ from rainband.cli import main
 from rainband.cli.main import COMMANDS, run
 from rainband.errors import ClusterUnavailable, InvalidTopology, NotAllowed, NotReached, Refused, TopologyNotFound
 
+WORKERS = "Write a whole number from 1 to 10,000"
+
 
 def test_bare_command_says_what_to_type_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
@@ -49,7 +51,9 @@ def test_version_says_which_build_runs(capsys: pytest.CaptureFixture[str]) -> No
         (["demo", "--kill-worker=nimbus"], "error: Invalid value for '--kill-worker'"),
         (["kill", "x", "-w", "-1"], "error: -w is a number of seconds from 0 up, not -1.0"),
         (["rebalance", "x", "-e", "count=0"], "error: -e 'count=0' is not COMPONENT=N with N of 1 or more"),
-        (["rebalance", "x", "-n", "0"], "error: -n 0 is not a number of workers. Write 1 or more"),
+        (["rebalance", "x", "-n", "0"], f"error: 'topology.workers' cannot be 0 (-n). {WORKERS}"),
+        (["rebalance", "x", "-n", "10001"], f"error: 'topology.workers' cannot be 10001 (-n). {WORKERS}"),
+        (["rebalance", "x", "-n", "9" * 20], f"error: 'topology.workers' cannot be {'9' * 20} (-n). {WORKERS}"),
         (["config", "topology.worker"], "error: no setting 'topology.worker'. Did you mean 'topology.workers'?"),
         (["config", "-c", "topology.workers"], "error: -c 'topology.workers' is not KEY=VALUE"),
         (["config", "-c", "topology.workers=many"], "error: 'topology.workers' cannot be 'many'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -289,6 +290,27 @@ def test_the_cluster_is_described() -> None:
     assert rows == [("a", (6700, 6701), True, 29.5, 26.5), ("b", (6700, 6701), False, 30.5, 30.5)]
     assert cluster.supervisors[0].used == (6700, 6701)
     assert cluster.supervisors[1].used == ()
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 10_001, 100_000])
+def test_workers_of_a_rebalance_have_the_range_of_their_setting(workers: int) -> None:
+    nimbus = make()
+    submit(nimbus)
+    before = look(nimbus)
+    answer = ask(nimbus, Rebalance("wc", 0.0, workers))
+    assert refusal(answer) == f"invalid_config: 'topology.workers' cannot be {workers}"
+    assert look(nimbus) == before
+
+
+def test_a_topology_whose_stored_config_is_no_longer_allowed_can_be_killed() -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    entry = nimbus._entries[submit(nimbus)]
+    config = {**entry.plan.config, "topology.workers": 10_001, "topology.gone": 1, "topology.message.timeout.secs": 7}
+    nimbus._write(entry, replace(entry, plan=msgspec.structs.replace(entry.plan, config=config)))
+    nimbus = make(store)
+    assert isinstance(ask(nimbus, Kill("wc")), Done)
+    assert names(nimbus) == []
 
 
 COMMANDS: list[Request] = [
