@@ -24,6 +24,8 @@ from rainband.records import Assignment
 from rainband.supervisor.processes import Identity
 from rainband.topology import home
 
+LOCK = "supervisor.lock"
+
 
 class WorkerRecord(msgspec.Struct, frozen=True):
     """A worker as it was started. `incarnation` is 0 until it has introduced itself."""
@@ -59,7 +61,7 @@ class Disk:
         try:
             for directory in (state, self.topologies, self.logs):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _lock(state / "supervisor.lock")
+            self._lock = take_lock(state / LOCK, "Stop that supervisor, or use another one")
         except OSError as error:
             fix = "It has to be a directory that this user may write to"
             raise Refused(f"the state directory {state} cannot be used: {error.strerror}", fix) from None
@@ -109,15 +111,33 @@ class Disk:
         os.close(self._lock)
 
 
-def _lock(path: Path) -> int:
-    """An open, exclusively locked file. Raises StateLocked naming the holder."""
+def take_lock(path: Path, fix: str) -> int:
+    """An open, exclusively locked file that names this process. Raises StateLocked naming the holder, or OSError."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.read(handle, 200).decode(errors="replace").strip()
+        owner = os.read(handle, 200).decode(errors="replace").strip() or "another process"
         os.close(handle)
-        raise StateLocked(f"{path.parent} is in use by {owner}", "Stop that supervisor, or use another one") from None
+        raise StateLocked(f"{path.parent} is in use by {owner}", fix) from None
     os.ftruncate(handle, 0)
-    os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode())
+    os.write(handle, _holder(os.getpid()))
     return handle
+
+
+def inherit_lock(path: Path, pid: int) -> int | None:
+    """The lock that process `pid` held until it ended; None when somebody else holds it or held it since."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.read(handle, 200) == _holder(pid):
+            return handle
+    os.close(handle)
+    return None
+
+
+def _holder(pid: int) -> bytes:
+    return f"pid {pid} on {socket.gethostname()}".encode()

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from rainband.clock import SystemClock
 from rainband.errors import ClusterUnavailable, NotAllowed, RainbandError, Refused, UsageError
-from rainband.supervisor import ports, processes
+from rainband.supervisor import disk, ports, processes
 from rainband.supervisor.processes import Process
 
 STOP_GRACE_S = 10.0
 POLL_S = 0.05
+LOCK = "up.lock"
 LOG_BYTES_MAX = 8 * 1024 * 1024
 ENDS: dict[int, type[RainbandError]] = {kind.exit_code: kind for kind in (UsageError, Refused, NotAllowed)}
 
@@ -30,7 +31,8 @@ ENDS: dict[int, type[RainbandError]] = {kind.exit_code: kind for kind in (UsageE
 class EmbeddedCluster:
     """Start with `start()`, end with `stop()`, or use as a context manager.
 
-    `state` receives one directory per daemon and their output (`nimbus.log`, `supervisor-1.log`). `port` 0 chooses a
+    `state` receives one directory per daemon, their output (`nimbus.log`, `supervisor-1.log`) and a lock (`up.lock`),
+    held from start to stop: another cluster on it touches neither processes nor logs of this one. `port` 0 chooses a
     free one. `settings` are config keys for all daemons; `verbose` daemons write more into their logs.
     """
 
@@ -54,6 +56,7 @@ class EmbeddedCluster:
         self.names = ["nimbus", *(f"supervisor-{number}" for number in range(1, supervisors + 1))]
         self.children: dict[str, Process] = {}
         self._log_begins: dict[str, int] = {}
+        self._lock: int | None = None
         self._clock = SystemClock()
 
     @property
@@ -73,15 +76,16 @@ class EmbeddedCluster:
 
         Raises Refused (port or state directory) or what ended a daemon (with its last words); then nothing is running.
         """
-        if self.port:
-            self._check_port()
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise Refused(f"the state directory {self.state} cannot be made: {error.strerror}") from None
-        if not self.port:
-            self.port = ports.choose(1, self.host)[0]
+        self._lock = disk.take_lock(self.state / LOCK, "Stop that one first, or choose another state directory")
         try:
+            if self.port:
+                self._check_port()
+            else:
+                self.port = ports.choose(1, self.host)[0]
             for name in self.names:
                 self._start(name)
             self._wait_ready(timeout_s)
@@ -124,13 +128,25 @@ class EmbeddedCluster:
         supervisors = [child for name, child in self.children.items() if name != "nimbus"]
         processes.end_group(supervisors, grace_s)
         processes.end_group([child for name, child in self.children.items() if name == "nimbus"], grace_s)
-        for name in self.children:
-            for worker in processes.found_workers(self.state / name / "topologies"):
-                left = processes.adopt(worker.identity)
-                if left is not None:
-                    left.kill()
-                    left.close()
+        for name, child in self.children.items():
+            if name != "nimbus":
+                self._kill_left(self.state / name, child.pid)
         self.children.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _kill_left(self, directory: Path, supervisor: int) -> None:
+        """Kill the workers in a supervisor's directory, if that process was the last to hold it: others are not ours."""
+        lock = disk.inherit_lock(directory / disk.LOCK, supervisor)
+        if lock is None:
+            return
+        for worker in processes.found_workers(directory / "topologies"):
+            left = processes.adopt(worker.identity)
+            if left is not None:
+                left.kill()
+                left.close()
+        os.close(lock)
 
     def _start(self, name: str) -> None:
         settings = {**self.settings, "state.dir": str(self.state if name == "nimbus" else self.state / name)}

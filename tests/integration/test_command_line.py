@@ -151,6 +151,28 @@ def test_even_a_kill_leaves_nobody_behind(up: Up, target: str) -> None:
     assert up.end(signal.SIGKILL) == (-9, [])
 
 
+def test_a_second_one_on_the_same_state_is_refused_and_harms_nobody(up: Up, target: str) -> None:
+    up.run("submit", target, "--", "alone", "0")
+    before = {process.pid for process in up.below()}
+    log = (up.state / "nimbus.log").read_bytes()
+    second = rainband("up", "--supervisors", "2", "--port", "0", "--state", str(up.state))
+    assert second.returncode == 3
+    assert f"{up.state} is in use by pid {up.process.pid} on" in second.stderr
+    assert second.stderr.count("\n") == 1
+    assert {process.pid for process in up.below()} == before
+    assert (up.state / "nimbus.log").read_bytes() == log
+    assert up.run("list")[0]["topologies"][0]["workers_running"] == 1
+
+
+def test_daemons_started_one_by_one_survive_an_attempt_on_their_state(up: Up, target: str) -> None:
+    up.run("submit", target, "--", "alone", "0")
+    before = {process.pid for process in up.below()}
+    (up.state / "up.lock").unlink()  # as if each of them had been started by itself
+    second = rainband("up", "--supervisors", "2", "--port", "0", "--state", str(up.state))
+    assert second.returncode == 3
+    assert {process.pid for process in up.below()} == before
+
+
 def test_local_runs_until_drained_and_keeps_stdout_for_the_answer(target: str) -> None:
     done = rainband("local", target, "--json", "--", "here", "50")
     assert done.returncode == 0, done

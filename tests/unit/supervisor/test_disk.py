@@ -10,7 +10,7 @@ import pytest
 
 from rainband.errors import Refused, StateLocked
 from rainband.records import Assignment, Executor, Placement, Slot, Status
-from rainband.supervisor.disk import Disk, WorkerRecord
+from rainband.supervisor.disk import LOCK, Disk, WorkerRecord, inherit_lock
 from rainband.supervisor.processes import Identity
 from rainband.topology import home
 
@@ -104,3 +104,16 @@ def test_progress_is_seen_by_others(tmp_path: Path) -> None:
     assert reader.read() == (5, 17)
     reader.close()
     writer.close()
+
+
+def test_a_lock_is_inherited_from_its_last_holder_only(tmp_path: Path) -> None:
+    assert inherit_lock(tmp_path / LOCK, os.getpid()) is None
+    disk = Disk(tmp_path)
+    assert inherit_lock(tmp_path / LOCK, os.getpid()) is None  # it is still held
+    disk.close()
+    assert inherit_lock(tmp_path / LOCK, os.getpid() + 1) is None
+    lock = inherit_lock(tmp_path / LOCK, os.getpid())
+    assert lock is not None
+    with pytest.raises(StateLocked):
+        Disk(tmp_path)
+    os.close(lock)
