@@ -139,9 +139,7 @@ def up_command(
     """Run Nimbus and supervisors on this machine until Ctrl-C, which stops them and all workers. State is kept."""
     from rainband.supervisor.embedded import EmbeddedCluster
 
-    config = daemon_config(
-        config_file, settings, nimbus_port=port, state_dir=state, supervisor_secrets_dir=absolute(secrets)
-    )
+    config = daemon_config(config_file, settings, nimbus_port=port, state_dir=state, supervisor_secrets_dir=secrets)
     directory = Path(config["state.dir"]).expanduser().resolve()
     own = {key: value for key, value in config.plain().items() if key not in OWN_KEYS}
     cluster = EmbeddedCluster(
@@ -162,11 +160,6 @@ def up_command(
     except KeyboardInterrupt:
         note(f"stopped; the state is kept in {directory}")
         raise
-
-
-def absolute(directory: str | None) -> str | None:
-    """The same directory for a child process that is started elsewhere."""
-    return str(Path(directory).expanduser().absolute()) if directory is not None else None
 
 
 OWN_KEYS = ("state.dir", "nimbus.host", "nimbus.port", "nimbus.seeds", "supervisor.host", "supervisor.slots.ports")

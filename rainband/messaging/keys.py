@@ -105,9 +105,15 @@ class Keys:
         socket.curve_serverkey = self.public
 
 
+def key_file(directory: str | None) -> Path | None:
+    """The key file in the directory that keys.dir names, absolute for processes started elsewhere; None for none."""
+    return Path(directory).expanduser().absolute() / KEY_FILE if directory else None
+
+
 def cluster_keys(directory: str | None) -> Keys | None:
     """The keys in the directory that keys.dir names; None when it names none. Raises NotAllowed as `Keys.load` does."""
-    return Keys.load(Path(directory).expanduser() / KEY_FILE) if directory else None
+    path = key_file(directory)
+    return Keys.load(path) if path is not None else None
 
 
 class Gate:

@@ -25,7 +25,7 @@ from rainband.config import Config
 from rainband.errors import UsageError
 from rainband.messaging import frames
 from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
-from rainband.messaging.keys import KEY_FILE, Keys
+from rainband.messaging.keys import Keys, key_file
 from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.rpc import RpcClient
 from rainband.messaging.sockets import check_exposure
@@ -63,7 +63,7 @@ class Supervisor:
         self.disk = disk
         self.stop_workers = stop_workers
         self.host: str = config["supervisor.host"]
-        self.keys_file = keys_file(config)
+        self.keys_file = key_file(config["keys.dir"])
         keys = Keys.load(self.keys_file) if self.keys_file is not None else None
         check_exposure(self.host, keys, insecure=False)
         named = config["supervisor.secrets.dir"]
@@ -424,11 +424,6 @@ class Supervisor:
 def random_id() -> int:
     """63 random bits from the operating system, never 0."""
     return int.from_bytes(os.urandom(8), "little") >> 1 or 1
-
-
-def keys_file(config: Config) -> Path | None:
-    """The cluster's key file, if keys are used."""
-    return Path(config["keys.dir"]).expanduser() / KEY_FILE if config["keys.dir"] is not None else None
 
 
 def slot_ports(config: Config, disk: Disk, count: int | None) -> tuple[int, ...]:

@@ -24,6 +24,9 @@ from rainband.supervisor.processes import Process
 STOP_GRACE_S = 10.0
 POLL_S = 0.05
 LOCK = "up.lock"
+PATHS = frozenset(
+    ("keys.dir", "supervisor.secrets.dir", *(f"nimbus.zookeeper.{what}.file" for what in ("auth", "ca", "cert", "key")))
+)
 LOG_BYTES_MAX = 8 * 1024 * 1024
 ENDS: dict[int, type[RainbandError]] = {kind.exit_code: kind for kind in (UsageError, Refused, NotAllowed)}
 
@@ -51,7 +54,7 @@ class EmbeddedCluster:
         self.slots = slots
         self.host = host
         self.port = port
-        self.settings = dict(settings or {})
+        self.settings = absolute(settings or {})
         self.verbose = verbose
         self.names = ["nimbus", *(f"supervisor-{number}" for number in range(1, supervisors + 1))]
         self.children: dict[str, Process] = {}
@@ -166,11 +169,14 @@ class EmbeddedCluster:
         self.children[name] = processes.start(argv, cwd=self.state, log=log, env=env)
 
     def _wait_ready(self, timeout_s: float) -> None:
+        from rainband.messaging.keys import cluster_keys
         from rainband.messaging.rpc import RpcClient
         from rainband.records import ClusterSummary, GetCluster
 
         end = self._clock.now() + timeout_s
-        client = RpcClient([self.address], timeout_s=1.0)
+        named = self.settings.get("keys.dir")
+        keys = cluster_keys(named if isinstance(named, str) else None)
+        client = RpcClient([self.address], timeout_s=1.0, keys=keys)
         try:
             while True:
                 failure = self.failure(POLL_S)
@@ -187,6 +193,14 @@ class EmbeddedCluster:
                     )
         finally:
             client.close()
+
+
+def absolute(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings for processes started elsewhere: relative paths are those of this process's directory."""
+    return {
+        key: str(Path(value).expanduser().absolute()) if key in PATHS and isinstance(value, str) and value else value
+        for key, value in settings.items()
+    }
 
 
 def _text(value: object) -> str:

@@ -54,12 +54,12 @@ def topology(name, rows):
 class Up:
     """A cluster of `rainband up` and the commands that talk to it."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *more: str, cwd: Path = ROOT) -> None:
         self.state = state
+        given = ["--supervisors", "2", "--slots", "2", "--port", "0", "--state", str(state), "--json", *more]
         self.process = subprocess.Popen(
-            [*COMMAND, "up", "--supervisors", "2", "--slots", "2", "--port", "0", "--state", str(state), "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
+            [*COMMAND, "up", *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd
+        )
         assert self.process.stdout is not None
         self.about: dict[str, Any] = json.loads(self.process.stdout.readline() or "{}")
         assert self.about, self.process.communicate()
@@ -144,6 +144,21 @@ def test_interrupt_stops_everything_and_keeps_the_state(up: Up, target: str, tmp
         assert again.run("monitor", "kept", "--timeout", "8")[-1]["acked"] > 0
     finally:
         assert again.end(signal.SIGTERM) == (130, [])
+
+
+def test_keys_and_secrets_may_be_named_from_where_one_stands(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    assert rainband("keygen", str(tmp_path / "keys")).returncode == 0
+    up = Up(tmp_path / "state", "-c", "keys.dir=keys", "-c", "supervisor.secrets.dir=secrets", cwd=tmp_path)
+    try:
+        monkeypatch.setenv("RAINBAND_KEYS_DIR", str(tmp_path / "keys"))
+        [submitted] = up.run("submit", target, "--timeout", "30", "--", "guarded", "100")
+        assert submitted["workers_running"] == 1
+    finally:
+        assert up.end(signal.SIGTERM) == (130, [])
 
 
 def test_even_a_kill_leaves_nobody_behind(up: Up, target: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rainband.errors import NotAllowed, UsageError
-from rainband.messaging.keys import Keys
+from rainband.messaging.keys import Keys, key_file
 from rainband.messaging.sockets import check_exposure, is_loopback, split_address
 
 
@@ -94,3 +94,9 @@ def test_addresses() -> None:
     for wrong in ("", "host", "host:", ":1", "host:0", "host:65536", "host:-1", "host:١"):
         with pytest.raises(UsageError, match="is not an address"):
             split_address(wrong)
+
+
+def test_the_key_file_is_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert key_file("keys") == tmp_path / "keys" / "cluster.key"
+    assert key_file(None) is None
