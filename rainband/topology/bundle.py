@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rainband.errors import InvalidTopology, UsageError
+from rainband.errors import InvalidTopology, Refused, UsageError
 from rainband.topology.plan import ComponentPlan, Plan
 
 if TYPE_CHECKING:
@@ -86,12 +86,26 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def project_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Names, relative and with '/', and paths of the files that belong to a project. Raises UsageError."""
+    """Names, relative and with '/', and paths of the files that belong to a project.
+
+    Raises UsageError, or Refused for a directory that cannot be read.
+    """
     if not root.is_dir():
         raise UsageError(f"no directory {root} to take the code from")
+    try:
+        yield from _walked(root)
+    except OSError as error:
+        fix = "Give this user the right to read it, or move it out of the project"
+        raise Refused(f"cannot read {error.filename}, which would go to the cluster: {error.strerror}", fix) from None
+
+
+def _walked(root: Path) -> Iterator[tuple[str, Path]]:
+    def fail(error: OSError) -> None:
+        raise error
+
     count = 0
     seen: set[str] = set()
-    for here, directories, files in os.walk(root, followlinks=True):
+    for here, directories, files in os.walk(root, onerror=fail, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:  # a link that leads back
             directories.clear()
@@ -115,7 +129,7 @@ def _belongs(directory: Path) -> bool:
     name = directory.name
     if name.startswith(".") or name in SKIPPED or name.endswith(SKIPPED_SUFFIXES):
         return False
-    return not (directory / "pyvenv.cfg").exists() and os.path.realpath(directory) != _own_package()
+    return not os.path.exists(directory / "pyvenv.cfg") and os.path.realpath(directory) != _own_package()
 
 
 def _own_package() -> str:

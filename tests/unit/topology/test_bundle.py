@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rainband.errors import InvalidTopology, UsageError
+from rainband.errors import InvalidTopology, Refused, UsageError
 from rainband.topology import bundle
 from rainband.topology.builder import TopologyBuilder
 from rainband.topology.bundle import build_bundle, check_component, import_root, load_component, open_bundle, pack
@@ -147,6 +147,21 @@ def test_large_and_repetitive_files_travel(topology: Topology, tmp_path: Path) -
     (topology.project / "zeros.bin").write_bytes(bytes(5_000_000))
     open_bundle(build_bundle(topology), tmp_path / "home")
     assert (tmp_path / "home" / "code" / "zeros.bin").stat().st_size == 5_000_000
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read anything")
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+def test_a_directory_that_cannot_be_read_is_named(topology: Topology, mode: int) -> None:
+    assert topology.project is not None
+    closed = topology.project / "closed"
+    closed.mkdir()
+    (closed / "more.py").write_text("")
+    closed.chmod(mode)
+    try:
+        with pytest.raises(Refused, match=f"cannot read {closed}.*: Permission denied. Give this user the right"):
+            build_bundle(topology)
+    finally:
+        closed.chmod(0o700)
 
 
 def test_too_much_code_is_refused(topology: Topology, monkeypatch: pytest.MonkeyPatch) -> None:
