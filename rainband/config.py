@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rainband.errors import InvalidConfig, did_you_mean
+from rainband.errors import InvalidConfig, UsageError, did_you_mean
 
 APP = "app"
 APP_DEPTH_MAX = 32
@@ -280,7 +280,7 @@ def _fits(option: Option, kind: str, value: object) -> bool:
         return isinstance(value, str) and "\0" not in value and _chosen(value, option.choices)
     if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
         return False
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return False
     return (option.low is None or value >= option.low) and (option.high is None or value <= option.high)
 
@@ -330,12 +330,34 @@ def load(path: Path | None, env: Mapping[str, str], flags: Mapping[str, object])
 
     Strings are read as what their key wants; `app.NAME` sets one of the user's own. Raises InvalidConfig.
     """
-    layers = [
-        validated(_nested_app(read_file(path), str(path)), where=str(path)) if path is not None else {},
-        _from_env(env),
-        validated(_nested_app(_typed(flags), "command line"), where="command line"),
-    ]
-    return Config.layer(*layers).plain()
+    try:
+        layers = [
+            validated(_nested_app(read_file(path), str(path)), where=str(path)) if path is not None else {},
+            _from_env(env),
+            validated(_nested_app(_typed(flags), "command line"), where="command line"),
+        ]
+        return Config.layer(*layers).plain()
+    except RecursionError:
+        raise InvalidConfig("a setting is nested too deeply", f"At most {APP_DEPTH_MAX} levels") from None
+
+
+def from_json(key: str, text: str) -> object:
+    """What the text says in JSON, or the text itself. Raises InvalidConfig when it is nested beyond all measure."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+    except RecursionError:
+        raise InvalidConfig(f"'{key}' is nested too deeply", f"At most {APP_DEPTH_MAX} levels") from None
+
+
+def expanded(path: str) -> Path:
+    """The path with '~' made the home directory. Raises UsageError when this user has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        fix = "Set HOME, or write the whole path; state.dir (or --state) says where state lies"
+        raise UsageError(f"{path} cannot be found: this user has no home directory", fix) from None
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
@@ -369,10 +391,7 @@ def _from_text(option: Option, text: str) -> object:
     if option.kind in ("ints", "strs") and not text.lstrip().startswith("["):
         items = [item.strip() for item in text.split(",") if item.strip()]
         return [int(item) if item.isdecimal() else item for item in items] if option.kind == "ints" else items
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return from_json(option.name, text)
 
 
 def _nested_app(values: Mapping[str, object], where: str) -> dict[str, object]:

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -137,10 +136,11 @@ def up_command(
     verbose: bool,
 ) -> None:
     """Run Nimbus and supervisors on this machine until Ctrl-C, which stops them and all workers. State is kept."""
+    from rainband.config import expanded
     from rainband.supervisor.embedded import EmbeddedCluster
 
     config = daemon_config(config_file, settings, nimbus_port=port, state_dir=state, supervisor_secrets_dir=secrets)
-    directory = Path(config["state.dir"]).expanduser().resolve()
+    directory = expanded(config["state.dir"]).resolve()
     own = {key: value for key, value in config.plain().items() if key not in OWN_KEYS}
     cluster = EmbeddedCluster(
         directory,

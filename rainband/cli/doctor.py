@@ -9,7 +9,6 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -78,7 +77,10 @@ def check_packages(config: Config) -> Iterator[Finding]:
 
 
 def check_disk(config: Config) -> Iterator[Finding]:
-    state = Path(config["state.dir"]).expanduser()
+    """Can the state directory, or the one it will be made in, be written, and is there room?"""
+    from rainband.config import expanded
+
+    state = expanded(config["state.dir"])
     place = next(path for path in (state, *state.parents) if path.exists())
     if not os.access(place, os.W_OK | os.X_OK):
         yield Finding("disk", "bad", f"{state} cannot be written", "choose another with -c state.dir=DIRECTORY")

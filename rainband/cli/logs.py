@@ -75,7 +75,9 @@ def logs_command(
     verbose: bool,
 ) -> None:
     """Show what the workers of topology NAME on this machine wrote to stdout and stderr."""
-    directory = Path(daemon_config(config_file, settings, state_dir=state)["state.dir"]).expanduser()
+    from rainband.config import expanded
+
+    directory = expanded(daemon_config(config_file, settings, state_dir=state)["state.dir"])
     paths = find(directory, name)
     if not paths:
         raise TopologyNotFound(

@@ -83,12 +83,21 @@ def rainband(ctx: click.Context, version: bool) -> None:
         click.echo(FIRST_STEPS.format(version=VERSION, built=describe()), nl=False)
 
 
+def check_text(argv: Sequence[str]) -> None:
+    """Raises UsageError for an argument that no message and no file of ours could carry."""
+    for text in argv:
+        if text.encode("utf-8", "replace").decode() != text:
+            shown = text.encode("utf-8", "backslashreplace").decode()
+            raise UsageError(f"the argument '{shown[:80]}' is not UTF-8 text", "Type it in UTF-8; is LANG set right?")
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Never raises."""
     before_dashes = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     as_json = "--json" in before_dashes
     verbose = "-v" in before_dashes or "--verbose" in before_dashes
     try:
+        check_text(before_dashes)
         code = rainband.main(args=list(argv), prog_name="rainband", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from rainband.errors import InvalidConfig, UsageError, did_you_mean
 if TYPE_CHECKING:
     from rainband.nimbus.client import Client
 
+EXECUTORS_MAX = 100_000
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -99,8 +98,9 @@ def parse_setting(text: str) -> tuple[str, object]:
     if not equals or not key:
         raise InvalidConfig(f"-c {text!r} is not KEY=VALUE", "Write -c topology.workers=2")
     if key.partition(".")[0] == "app":
-        with contextlib.suppress(ValueError):
-            return key, json.loads(value)
+        from rainband.config import from_json
+
+        return key, from_json(key, value)
     return key, value
 
 
@@ -109,8 +109,10 @@ def parse_parallelism(texts: tuple[str, ...], known: tuple[str, ...] | None = No
     result = {}
     for text in texts:
         component, equals, number = text.rpartition("=")
-        if not equals or not component or not number.isdecimal() or int(number) < 1:
-            raise UsageError(f"-e {text!r} is not COMPONENT=N with N of 1 or more", "Write -e count=4")
+        counted = number.isdecimal() and len(number) <= 20 and 1 <= int(number) <= EXECUTORS_MAX
+        if not equals or not component or not counted:
+            shown = text if len(text) <= 80 else text[:77] + "..."
+            raise UsageError(f"-e {shown!r} is not COMPONENT=N with N from 1 to {EXECUTORS_MAX:,}", "Write -e count=4")
         if known is not None and component not in known:
             raise UsageError(
                 f"no component {component!r}", did_you_mean(component, known) or f"There are {', '.join(known)}"

@@ -17,6 +17,7 @@ from pathlib import Path
 import zmq
 import zmq.utils.z85
 
+from rainband.config import expanded
 from rainband.errors import NotAllowed, UsageError
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
@@ -107,7 +108,7 @@ class Keys:
 
 def key_file(directory: str | None) -> Path | None:
     """The key file in the directory that keys.dir names, absolute for processes started elsewhere; None for none."""
-    return Path(directory).expanduser().absolute() / KEY_FILE if directory else None
+    return expanded(directory).absolute() / KEY_FILE if directory else None
 
 
 def cluster_keys(directory: str | None) -> Keys | None:

@@ -16,7 +16,7 @@ from rainband.cluster.election import Alone, Election
 from rainband.cluster.memory import MemoryStore
 from rainband.cluster.sqlite import SqliteStore, make_private
 from rainband.cluster.store import Store
-from rainband.config import Config
+from rainband.config import Config, expanded
 from rainband.errors import NotAllowed, UsageError
 from rainband.messaging.keys import cluster_keys
 
@@ -47,7 +47,7 @@ def open_state(config: Config) -> Opened:
     kind: str = config["nimbus.state"]
     if kind == "memory":
         return Opened(MemoryStore(), MemoryBlobs(), Alone())
-    directory = Path(config["state.dir"]).expanduser() / "nimbus"
+    directory = expanded(config["state.dir"]) / "nimbus"
     if kind == "sqlite":
         store = SqliteStore(directory)
         try:
@@ -73,7 +73,7 @@ def tls(config: Config) -> Tls | None:
     from rainband.cluster.keeper import Tls
 
     names = [f"nimbus.zookeeper.{what}.file" for what in ("ca", "cert", "key")]
-    ca, cert, key = (str(Path(config[name]).expanduser()) if config[name] is not None else "" for name in names)
+    ca, cert, key = (str(expanded(config[name])) if config[name] is not None else "" for name in names)
     if (cert or key) and not (ca and cert and key):
         raise UsageError(f"TLS to ZooKeeper needs {names[0]}, and {names[1]} together with {names[2]}")
     for name, path in zip(names, (ca, cert, key), strict=True):
@@ -91,11 +91,11 @@ def credentials(config: Config, *, make: bool = True) -> str:
     """
     named: str | None = config["nimbus.zookeeper.auth.file"]
     if named is not None:
-        return read_credentials(Path(named).expanduser())
+        return read_credentials(expanded(named))
     keys = cluster_keys(config["keys.dir"])
     if keys is not None:
         return f"{USER}:{hmac.new(keys.secret, b'rainband zookeeper', hashlib.sha256).hexdigest()}"
-    path = Path("~/.rainband").expanduser() / AUTH_FILE
+    path = expanded("~/.rainband") / AUTH_FILE
     if make and not path.exists():
         make_private(path.parent)
         write_credentials(path, f"{USER}:{secrets.token_hex(32)}")

@@ -21,7 +21,7 @@ from types import FrameType
 
 from rainband.build import VERSION
 from rainband.clock import SystemClock
-from rainband.config import Config
+from rainband.config import Config, expanded
 from rainband.errors import UsageError
 from rainband.messaging import frames
 from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
@@ -440,7 +440,7 @@ def slot_ports(config: Config, disk: Disk, count: int | None) -> tuple[int, ...]
 
 def run(config: Config, *, slots: int | None = None, stop_workers: bool = False) -> None:
     """Run a supervisor until SIGTERM or SIGINT. `slots`: a number of slots, instead of supervisor.slots.ports."""
-    disk = Disk(Path(config["state.dir"]).expanduser().resolve(), config["supervisor.id"] or "")
+    disk = Disk(expanded(config["state.dir"]).resolve(), config["supervisor.id"] or "")
     supervisor = Supervisor(config, disk, slot_ports(config, disk, slots), stop_workers=stop_workers)
 
     def end(number: int, frame: FrameType | None) -> None:

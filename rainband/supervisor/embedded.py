@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rainband.clock import SystemClock
+from rainband.config import expanded
 from rainband.errors import ClusterUnavailable, NotAllowed, RainbandError, Refused, UsageError
 from rainband.supervisor import disk, ports, processes
 from rainband.supervisor.processes import Process
@@ -140,7 +141,7 @@ class EmbeddedCluster:
             self._lock = None
 
     def _kill_left(self, directory: Path, supervisor: int) -> None:
-        """Kill the workers in a supervisor's directory, if that process was the last to hold it: others are not ours."""
+        """Kill the workers in a supervisor's directory, if it was the last to hold it: others are not ours."""
         lock = disk.inherit_lock(directory / disk.LOCK, supervisor)
         if lock is None:
             return
@@ -198,7 +199,7 @@ class EmbeddedCluster:
 def absolute(settings: Mapping[str, object]) -> dict[str, object]:
     """The settings for processes started elsewhere: relative paths are those of this process's directory."""
     return {
-        key: str(Path(value).expanduser().absolute()) if key in PATHS and isinstance(value, str) and value else value
+        key: str(expanded(value).absolute()) if key in PATHS and isinstance(value, str) and value else value
         for key, value in settings.items()
     }
 

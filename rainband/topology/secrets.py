@@ -11,6 +11,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from rainband.config import expanded
 from rainband.errors import NotAllowed, UsageError, did_you_mean
 
 ENV_PREFIX = "RAINBAND_SECRET_"
@@ -111,7 +112,7 @@ def read_file(path: Path) -> str | None:
 
 def check_directory(directory: Path) -> Path:
     """The directory, absolute, for a supervisor to name to its workers. Raises UsageError, NotAllowed."""
-    path = directory.expanduser().absolute()
+    path = expanded(str(directory)).absolute()
     try:
         found = path.stat()
     except OSError as error:

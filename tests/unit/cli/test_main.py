@@ -50,7 +50,12 @@ def test_version_says_which_build_runs(capsys: pytest.CaptureFixture[str]) -> No
         (["kill"], "error: Missing argument 'NAME'. See: rainband kill --help"),
         (["demo", "--kill-worker=nimbus"], "error: Invalid value for '--kill-worker'"),
         (["kill", "x", "-w", "-1"], "error: -w is a number of seconds from 0 up, not -1.0"),
-        (["rebalance", "x", "-e", "count=0"], "error: -e 'count=0' is not COMPONENT=N with N of 1 or more"),
+        (["rebalance", "x", "-e", "count=0"], "error: -e 'count=0' is not COMPONENT=N with N from 1 to 100,000"),
+        (["rebalance", "x", "-e", f"a={'9' * 23}"], f"error: -e 'a={'9' * 23}' is not COMPONENT=N with N from 1"),
+        (["kill", "\udcff"], r"error: the argument '\udcff' is not UTF-8 text. Type it in UTF-8"),
+        (["config", "-c", "app.x=" + "[" * 99999], "error: 'app.x' is nested too deeply. At most 32 levels"),
+        (["config", "-c", "app=" + '{"a":' * 700 + "1" + "}" * 700], "error: "),
+        (["config", "-c", "topology.workers=" + "9" * 400], "error: 'topology.workers' cannot be 9999"),
         (["rebalance", "x", "-n", "0"], f"error: 'topology.workers' cannot be 0 (-n). {WORKERS}"),
         (["rebalance", "x", "-n", "10001"], f"error: 'topology.workers' cannot be 10001 (-n). {WORKERS}"),
         (["rebalance", "x", "-n", "9" * 20], f"error: 'topology.workers' cannot be {'9' * 20} (-n). {WORKERS}"),
@@ -70,6 +75,18 @@ def test_bad_usage_is_one_line_and_exit_code_2(argv: list[str], said: str, capsy
     out, err = capsys.readouterr()
     assert out == ""
     assert set(json.loads(err)) == {"code", "message", "fix"}
+
+
+def test_a_user_without_a_home_is_told_to_set_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAINBAND_STATE_DIR", "~nobody-of-that-name/state")
+    for command in (["up"], ["nimbus", "--port", "0"], ["supervisor"], ["logs", "x"]):
+        assert run(command) == 2
+        assert capsys.readouterr().err.endswith(
+            "error: ~nobody-of-that-name/state cannot be found: this user has no home directory. "
+            "Set HOME, or write the whole path; state.dir (or --state) says where state lies\n"
+        )
 
 
 @pytest.mark.parametrize(
