@@ -187,6 +187,13 @@ class StoreError(RainbandError):
     code = "store"
 
 
+def unwritable(directory: object, error: OSError) -> Refused:
+    """The refusal of a state directory, the same of every daemon."""
+    reason = (error.strerror or str(error)).lower()
+    fix = "It must be a directory of yours, mode 0700; choose another with --state DIRECTORY"
+    return Refused(f"cannot write to the state directory {directory}: {reason}", fix)
+
+
 def described(error: BaseException) -> str:
     """Type and text of an error of user code, as it can travel: 'ValueError: no number'. Never raises."""
     try:

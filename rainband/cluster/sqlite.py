@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rainband.cluster.store import Change, Put, State, check_changes, stale
-from rainband.errors import RainbandError, StateLocked, StoreError, UsageError
+from rainband.errors import Refused, StateLocked, StoreError, unwritable
 
 FORMAT = 1
 FILE = "state.db"
@@ -26,7 +26,7 @@ LOCK = "state.lock"
 class SqliteStore:
     """A `Store` in `directory`, made (mode 0700) when it is not there.
 
-    Raises StateLocked when another process holds it, UsageError when the directory cannot be written,
+    Raises StateLocked when another process holds it, Refused when the directory cannot be written,
     StoreError when the file is not a state of this format.
     """
 
@@ -117,12 +117,12 @@ class SqliteStore:
 def connect(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
     """Open or make an SQLite file (mode 0600) in WAL mode, statements committing on their own unless told otherwise.
 
-    Raises StoreError when it is not one, UsageError when it cannot be opened.
+    Raises StoreError when it is not one, Refused when it cannot be opened.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", "Its directory must be yours, mode 0700") from None
+        raise Refused(f"cannot write {path}: {error.strerror}", "Its directory must be yours, mode 0700") from None
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
     try:
         with _alone_in(path.parent):
@@ -172,7 +172,7 @@ def take_lock(directory: Path) -> int:
 def make_private(directory: Path) -> None:
     """Make `directory`, and those above it that are not there, with mode 0700 whatever the umask.
 
-    UsageError when that, or writing into it, is impossible.
+    Refused when that, or writing into it, is impossible.
     """
     try:
         for missing in [path for path in reversed((directory, *directory.parents)) if not path.exists()]:
@@ -182,13 +182,6 @@ def make_private(directory: Path) -> None:
         raise unwritable(directory, error) from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise unwritable(directory, PermissionError("permission denied"))
-
-
-def unwritable(directory: Path, error: OSError) -> RainbandError:
-    reason = (error.strerror or str(error)).lower()
-    return UsageError(
-        f"cannot write to the state directory {directory}: {reason}", "It must be a directory of yours, mode 0700"
-    )
 
 
 def sync_directory(directory: Path) -> None:

@@ -88,13 +88,23 @@ def bind(socket: Socket, host: str, port: int) -> int:
         raise UsageError(f"{host!r} is not an address of this machine", "Use 127.0.0.1, or one that is") from None
     except zmq.ZMQError as error:
         socket.close()
-        if error.errno == errno.EADDRINUSE:
-            fix = "Stop the process that listens there, or choose another port"
-            raise Refused(f"port {port} on {host} is in use", fix) from None
-        raise Refused(f"cannot listen on {host}:{port}: {error.strerror}", "Choose another address") from None
+        raise cannot_listen(host, port, error.errno or 0) from None
     name = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(name, bytes)
     return int(name.rstrip(b"\0").rpartition(b":")[2])
+
+
+def cannot_listen(host: str, port: int, number: int) -> Refused:
+    """The refusal to listen on `host:port` for the error `number` of the system (or of ZeroMQ)."""
+    if number == errno.EADDRINUSE:
+        fix = "Stop the process that listens there, or choose another port"
+        return Refused(f"port {port} on {host} is in use", fix)
+    if number in (errno.EACCES, errno.EPERM):
+        fix = "Choose a port of 1024 or more, or give this user CAP_NET_BIND_SERVICE"
+        return Refused(f"no permission to listen on port {port} of {host}", fix)
+    if number < 0:  # of getaddrinfo
+        return Refused(f"{host!r} is not an address of this machine", "Use 127.0.0.1, or one that is")
+    return Refused(f"cannot listen on {host}:{port}: {zmq.strerror(number)}", "Choose another address")
 
 
 def make_gate(context: Context, keys: Keys | None) -> Gate | None:

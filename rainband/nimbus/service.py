@@ -45,7 +45,7 @@ class Held:
 def run(config: Config) -> None:
     """Be the Nimbus that `config` describes until SIGTERM or SIGINT; the latter raises KeyboardInterrupt afterwards.
 
-    Raises StateLocked, UsageError (state directory), Refused (port in use, cluster id mismatch) or NotAllowed (exposed
+    Raises StateLocked, Refused (state directory, port in use, cluster id mismatch) or NotAllowed (exposed
     without keys, wrong credentials).
     """
     service = Service(config)

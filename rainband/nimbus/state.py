@@ -42,7 +42,7 @@ class Opened:
 def open_state(config: Config) -> Opened:
     """As `nimbus.state` and `state.dir` say; what is on this machine lies in the directory `nimbus` there.
 
-    Raises StateLocked, UsageError or NotAllowed. A ZooKeeper that does not answer is no error: it may come yet.
+    Raises Refused, UsageError or NotAllowed. A ZooKeeper that does not answer is no error: it may come yet.
     """
     kind: str = config["nimbus.state"]
     if kind == "memory":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from rainband.errors import Refused, StateLocked
+from rainband.errors import Refused, StateLocked, unwritable
 from rainband.records import Assignment
 from rainband.supervisor.processes import Identity
 from rainband.topology import home
@@ -63,8 +63,7 @@ class Disk:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = take_lock(state / LOCK, "Stop that supervisor, or use another one")
         except OSError as error:
-            fix = "It has to be a directory that this user may write to"
-            raise Refused(f"the state directory {state} cannot be used: {error.strerror}", fix) from None
+            raise unwritable(state, error) from None
         self.memory = self._load(name)
 
     def _load(self, name: str) -> Memory:

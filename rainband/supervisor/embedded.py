@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rainband.clock import SystemClock
 from rainband.config import expanded
-from rainband.errors import ClusterUnavailable, NotAllowed, RainbandError, Refused, UsageError
+from rainband.errors import ClusterUnavailable, NotAllowed, RainbandError, Refused, UsageError, unwritable
 from rainband.supervisor import disk, ports, processes
 from rainband.supervisor.processes import Process
 
@@ -82,9 +82,9 @@ class EmbeddedCluster:
         """
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = disk.take_lock(self.state / LOCK, "Stop that one first, or choose another state directory")
         except OSError as error:
-            raise Refused(f"the state directory {self.state} cannot be made: {error.strerror}") from None
-        self._lock = disk.take_lock(self.state / LOCK, "Stop that one first, or choose another state directory")
+            raise unwritable(self.state, error) from None
         try:
             if self.port:
                 self._check_port()
@@ -98,12 +98,13 @@ class EmbeddedCluster:
             raise
 
     def _check_port(self) -> None:
-        """Raises Refused when another process listens on Nimbus's port: it would answer in the place of ours."""
-        held = ports.hold(self.host, self.port)
-        if held is None:
-            fix = "Stop the process that listens there, or choose another port"
-            raise Refused(f"port {self.port} on {self.host} is in use", fix)
-        held.close()
+        """Raises Refused when we cannot listen on Nimbus's port: another process would answer in the place of ours."""
+        try:
+            ports.listen(self.host, self.port).close()
+        except OSError as error:
+            from rainband.messaging.sockets import cannot_listen
+
+            raise cannot_listen(self.host, self.port, error.errno or 0) from None
 
     def failure(self, wait_s: float = 0.0) -> RainbandError | None:
         """None while all daemons live; else which one ended, and its last line, as what its exit code stands for.

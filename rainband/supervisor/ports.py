@@ -22,7 +22,15 @@ HIGHEST_PORT = 65535
 
 
 def hold(host: str, port: int) -> socket.socket | None:
-    """A socket that keeps the port for us until it is closed; None when somebody else listens there."""
+    """A socket that keeps the port for us until it is closed; None when we cannot have it."""
+    try:
+        return listen(host, port)
+    except OSError:
+        return None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises OSError: somebody else does, or it is not allowed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -32,7 +40,7 @@ def hold(host: str, port: int) -> socket.socket | None:
         listener.listen(1)
     except OSError:
         listener.close()
-        return None
+        raise
     return listener
 
 

@@ -89,6 +89,18 @@ def test_a_user_without_a_home_is_told_to_set_it(
         )
 
 
+@pytest.mark.parametrize("command", [["up", "--port", "0"], ["nimbus", "--port", "0"], ["supervisor"]])
+def test_a_state_directory_that_cannot_be_written_is_refused_alike(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    assert run([*command, "--state", str(place / "state")]) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: cannot write to the state directory {place / 'state'}")
+    assert "not a directory. It must be a directory of yours, mode 0700; choose another with --state" in last
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -11,7 +11,7 @@ import pytest
 
 from rainband.cluster.sqlite import FILE, SqliteStore, connect
 from rainband.cluster.store import Put
-from rainband.errors import StateLocked, StoreError, UsageError
+from rainband.errors import Refused, StateLocked, StoreError
 
 
 def test_a_second_one_is_told_who_holds_the_state(tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_a_place_that_cannot_hold_state_is_named(tmp_path: Path, kind: str) -> N
     else:
         target.mkdir()
         (target / FILE).symlink_to("/etc/hostname")
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(Refused, match="cannot write"):
         SqliteStore(target)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_a_read_only_directory_is_named_with_the_mode_it_needs(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(UsageError, match=f"cannot write to the state directory {tmp_path}: permission denied.*0700"):
+    with pytest.raises(Refused, match=f"cannot write to the state directory {tmp_path}: permission denied.*0700"):
         SqliteStore(tmp_path)
 
 

@@ -50,7 +50,7 @@ def test_a_second_one_is_told_who_has_it(tmp_path: Path) -> None:
 
 def test_state_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Refused, match="cannot be used"):
+    with pytest.raises(Refused, match="cannot write to the state directory"):
         Disk(tmp_path / "file" / "state")
     (tmp_path / "supervisor.json").write_text('{"supervisor": 7}')
     with pytest.raises(Refused, match=r"supervisor\.json cannot be read"):
