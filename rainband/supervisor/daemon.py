@@ -427,14 +427,21 @@ def random_id() -> int:
 
 
 def slot_ports(config: Config, disk: Disk, count: int | None) -> tuple[int, ...]:
-    """`count` slots keep the ports they had and choose free ones for the rest; without a count, config says which."""
+    """`count` slots keep the ports they had and choose free ones for the rest; without a count, config says which.
+
+    A port that somebody else has by now is given up, unless a worker of ours is remembered or assigned there.
+    """
     if count is None:
         given: tuple[int, ...] = tuple(config["supervisor.slots.ports"])
         return given
     if count < 1:
         raise UsageError(f"a supervisor cannot have {count} slots", "Give 1 or more")
-    known = disk.memory.ports[:count]
-    more = ports.choose(count - len(known), config["supervisor.host"], frozenset(known)) if count > len(known) else ()
+    host: str = config["supervisor.host"]
+    memory = disk.memory
+    needed = {*memory.workers, *wanted_by_port(memory.assignments, memory.supervisor)}
+    needed |= {found.port for found in processes.found_workers(disk.topologies)}
+    known = tuple(port for port in memory.ports if port in needed or ports.free(host, port))[:count]
+    more = ports.choose(count - len(known), host, frozenset(memory.ports)) if count > len(known) else ()
     return (*known, *more)
 
 

@@ -44,6 +44,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def free(host: str, port: int) -> bool:
+    """Whether we could listen there now."""
+    held = hold(host, port)
+    if held is not None:
+        held.close()
+    return held is not None
+
+
 def choose(count: int, host: str, taken: frozenset[int] = frozenset()) -> tuple[int, ...]:
     """`count` free ports below the range the system hands out by itself, sorted. Raises Refused if too few are."""
     low = _ephemeral_start()
@@ -52,11 +60,8 @@ def choose(count: int, host: str, taken: frozenset[int] = frozenset()) -> tuple[
     for port in random.SystemRandom().sample(candidates, len(candidates)):
         if len(chosen) == count:
             return tuple(sorted(chosen))
-        if port not in taken:
-            listener = hold(host, port)
-            if listener is not None:
-                listener.close()
-                chosen.append(port)
+        if port not in taken and free(host, port):
+            chosen.append(port)
     raise Refused(f"only {len(chosen)} free ports for {count} slots on {host}", "Give the ports of the slots yourself")
 
 
