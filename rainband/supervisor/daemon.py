@@ -90,7 +90,7 @@ class Supervisor:
         self.nimbus_trouble = ""
         self.packages = {name: importlib.metadata.version(name) for name in PACKAGES} | {"rainband": VERSION}
         self.control = ControlServer()
-        seeds = config["nimbus.seeds"]
+        seeds = self.seeds = config["nimbus.seeds"]
         self.uplink = Uplink(RpcClient(seeds, keys=keys), self.control.wake, self.lease_s)
         self.downloads = RpcClient(seeds, keys=keys)
         self.localizer = Localizer(disk.topologies, self.downloads.call, self._arrived)
@@ -329,6 +329,7 @@ class Supervisor:
             station.told()
         for digest in reply.lacking:
             self.localizer.offer(digest)
+        first = self.confirmed_at == -math.inf
         self.confirmed_at = now
         with contextlib.suppress(OSError):
             home.renew_lease(self.disk.topologies)
@@ -338,6 +339,9 @@ class Supervisor:
             self._take_orders(orders, now)
         elif before != (memory.cluster_id, memory.epoch):
             self.remember()
+        if first or before[0] != memory.cluster_id:
+            with contextlib.suppress(OSError):
+                home.write_nimbus(self.disk.topologies, memory.cluster_id, self.seeds)
 
     def _take_orders(self, orders: Orders, now: float) -> None:
         memory = self.disk.memory

@@ -176,6 +176,17 @@ def test_f09_killed_supervisor(case: Case) -> None:
     assert case.statistics().restarts == 0
 
 
+def test_f09_topology_is_killed_while_its_supervisor_is_dead(case: Case) -> None:
+    """Nobody is left to stop the workers: they ask Nimbus themselves."""
+    pids = [worker.pid for worker in case.workers()]
+    case.arena.kill("supervisor-1")
+    case.kill()
+    wait(lambda: not any(alive(pid) for pid in pids), 20.0, case.arena.worker_logs)
+    assert "killed while no supervisor was there" in case.arena.worker_logs()
+    case.arena.start("supervisor-1")
+    case.arena.wait_supervisors(1)
+
+
 def test_f12_killed_nimbus(case: Case) -> None:
     cluster = case.arena
     before, placed = {w.pid for w in case.workers()}, case.assignment().placements
