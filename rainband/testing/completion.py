@@ -216,7 +216,13 @@ class Work:
 
 
 def stuck(engine: Engine, frame: FrameType | None, seconds: float) -> str:
-    """Which call has not returned, in one line. `frame` is that of the user's function, if it is known."""
+    """What keeps all from being complete, in one line. `frame` is that of the user's function, if it is known."""
+    names = ", ".join(guest.topology.name for guest in engine.guests.values())
+    return f"'{names}' is not complete: {call_under_way(engine, frame)}, for {seconds:.0f} s"
+
+
+def call_under_way(engine: Engine, frame: FrameType | None) -> str:
+    """Which call has not returned: component, task, function and line, as far as they are known."""
     tasks = [made for host in engine.hosts for _, worker in host.workers() for made in worker.wiring.tasks.values()]
     instance = frame.f_locals.get("self") if frame is not None else None
     found = [made for made in tasks if made.instance is instance] or [
@@ -226,8 +232,7 @@ def stuck(engine: Engine, frame: FrameType | None, seconds: float) -> str:
     where = "a call"
     if frame is not None:
         where = f"{frame.f_code.co_name}(), {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-    names = ", ".join(guest.topology.name for guest in engine.guests.values())
-    return f"'{names}' is not complete: {who} has not returned from {where}, for {seconds:.0f} s"
+    return f"{who} has not returned from {where}"
 
 
 def is_busy(engine: Engine, topology_id: str) -> bool:
