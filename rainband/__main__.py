@@ -1,15 +1,33 @@
-"""`python -m rainband` and the console script: hands over to the command line."""
+"""`python -m rainband` and the console script: hands over to the command line, and ends the process."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
+from typing import NoReturn
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     from rainband.cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process when a command is done, whatever threads the user's files have started: nobody waits for them.
+
+    What is registered with `atexit` is run, and stdout and stderr are written out.
+    """
+    try:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":
