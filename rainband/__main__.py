@@ -11,9 +11,19 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    open_streams()
     from rainband.cli.main import run
 
     leave(run(sys.argv[1:]))
+
+
+def open_streams() -> None:
+    """Put /dev/null where the shell has closed stdin, stdout or stderr, before a file or a socket takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def leave(code: int) -> NoReturn:

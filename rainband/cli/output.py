@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -23,15 +24,19 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line for people on stderr: progress, warnings, what to do next while stdout carries an answer."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """A line for people on stderr: progress, warnings, what to do next while stdout carries an answer.
+
+    That nobody can read it changes nothing of what is done.
+    """
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def complain(error: BaseException, as_json: bool, with_traceback: bool = False) -> int:
     """Print an error in one line (or as {code, message, fix}); returns the exit code."""
     if with_traceback:
-        traceback.print_exception(error)
+        note("".join(traceback.format_exception(error)).rstrip())
     code, message, fix, exit_code = _describe(error)
     if as_json:
         note(json.dumps({"code": code, "message": message, "fix": fix}))

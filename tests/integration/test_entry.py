@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 COMMAND = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "rainband"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,3 +41,26 @@ def test_a_thread_of_the_users_file_keeps_nobody_waiting(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "drained after" in done.stdout
     assert done.stdout.endswith("at exit\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("rainband config | true", 0),
+        ("rainband --help | true", 0),
+        ("rainband config >&-", 0),
+        ("rainband config <&- >&- 2>&-", 0),
+        ("rainband config >/dev/full", 1),
+        ("rainband config nope 2>&-", 2),
+        ("rainband config nope 2>/dev/full", 2),
+        ("rainband config nope -v 2>/dev/full", 2),
+        ("rainband kill x --nimbus 127.0.0.1:1 2>/dev/full", 4),
+    ],
+)
+def test_pipes_that_nobody_reads_and_streams_that_are_closed(line: str, code: int) -> None:
+    """A pipe is read by nobody once its other end has gone: `true` reads nothing."""
+    script = f"set -o pipefail; rainband() {{ sleep 0.2; {shlex.join(COMMAND)} \"$@\"; }}; {line}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == ("error: No space left on device\n" if line.endswith(">/dev/full") and code == 1 else "")
