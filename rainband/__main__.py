@@ -8,13 +8,18 @@ import os
 import sys
 from typing import NoReturn
 
+INTERRUPTED = 130
+
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
-    open_streams()
-    from rainband.cli.main import run
+    code = INTERRUPTED
+    with contextlib.suppress(KeyboardInterrupt):  # one that comes while all is still being imported
+        open_streams()
+        from rainband.cli.main import run
 
-    leave(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    leave(code)
 
 
 def open_streams() -> None:

@@ -64,3 +64,19 @@ def test_pipes_that_nobody_reads_and_streams_that_are_closed(line: str, code: in
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert done.stderr == ("error: No space left on device\n" if line.endswith(">/dev/full") and code == 1 else "")
+
+
+def test_an_interrupt_while_all_is_still_being_imported_has_no_traceback() -> None:
+    script = f"""
+import builtins, os, signal, sys
+def interrupted(name, *rest, real=builtins.__import__):
+    if name == "click":
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(name, *rest)
+builtins.__import__ = interrupted
+sys.path.insert(0, {str(ROOT)!r})
+from rainband.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
