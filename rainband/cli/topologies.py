@@ -143,7 +143,9 @@ def kill_command(
     """Stop the spouts of topology NAME, let what is pending finish, and remove it."""
     running = _running(seeds, name)
     if not yes and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(f"Kill {name}?", abort=True)
+        if not click.confirm(f"Kill {name}?"):
+            say(f"{name} is not killed")
+            return
     clock = SystemClock()
     began = clock.now()
     running.kill(wait_s=wait_s, timeout_s=timeout_s)
