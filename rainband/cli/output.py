@@ -12,8 +12,12 @@ from rainband.errors import InvalidTopology, RainbandError
 
 
 def answer(document: object) -> None:
-    """One JSON document on one line of stdout."""
-    sys.stdout.write(json.dumps(document, default=_plain, separators=(", ", ": ")) + "\n")
+    """One JSON document on one line of stdout. NaN and the infinities, which JSON has not, are null."""
+    try:
+        text = json.dumps(document, default=_plain, allow_nan=False)
+    except ValueError:
+        text = json.dumps(json.loads(json.dumps(document, default=_plain), parse_constant=lambda _: None))
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

@@ -34,6 +34,11 @@ def test_records_become_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(written)["t"]["status"] == "ACTIVE"
 
 
+def test_numbers_that_json_has_not_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    output.answer({"a": [float("nan"), 1.5], "b": float("-inf")})
+    assert capsys.readouterr().out == '{"a": [null, 1.5], "b": null}\n'
+
+
 def test_an_error_is_one_line_or_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     error = Refused("two\nlines", "Fix it")
     assert output.complain(error, as_json=False) == 3
