@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rainband.cli import options
-from rainband.cli.output import answer, complain, note, say
+from rainband.cli.output import answer, complain, note, one_line, say
 from rainband.clock import Clock, SystemClock
 from rainband.errors import NotReached, UsageError
 
@@ -57,7 +57,7 @@ def unlogged(name: str) -> Iterator[None]:
 def tell_warnings(topology: Topology) -> None:
     """One line each, on stderr."""
     for warning in topology.warnings:
-        note(f"warning: {warning}")
+        note(one_line(f"warning: {warning}"))
 
 
 def quiet_users(as_json: bool) -> contextlib.AbstractContextManager[object]:
@@ -153,7 +153,7 @@ def wait_for_workers(running: Running, timeout_s: float, tell: Callable[[str], N
         if statistics.errors > told:
             told = statistics.errors
             for error in running.errors()[-1:]:
-                tell(f"{error.component} task {error.task}: {error.error}")
+                tell(one_line(f"{error.component} task {error.task}: {error.error}"))
         return placed(statistics) and statistics.workers_running == statistics.workers_wanted
 
     try:

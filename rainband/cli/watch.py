@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rainband.cli import options
-from rainband.cli.output import answer, say, table
+from rainband.cli.output import answer, one_line, say, table
 from rainband.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def _describe(error: ErrorRecord) -> str:
     at = datetime.fromtimestamp(error.at, UTC).astimezone().isoformat(" ", "seconds")
     times = f" ({error.count} times)" if error.count > 1 else ""
     tuple_text = f" on {error.tuple}" if error.tuple else ""
-    return f"{at} {error.component} task {error.task} on {error.host}:{error.port}: {error.error}{times}{tuple_text}"
+    text = one_line(f"{error.error}{times}{tuple_text}")
+    return f"{at} {error.component} task {error.task} on {error.host}:{error.port}: {text}"
 
 
 @click.command("stacks")
