@@ -131,6 +131,7 @@ def submit_command(
     except NotReached as error:
         code = complain(error, as_json)
     statistics = running.statistics()
+    document["crashing"] = told_crashes(running.name, statistics, unheard if as_json else note)
     for key in ("topology_id", "status", "workers_wanted", "workers_running", "slots_missing"):
         document[key] = getattr(statistics, key)
     if as_json:
@@ -165,6 +166,16 @@ def wait_for_workers(running: Running, timeout_s: float, tell: Callable[[str], N
             f"It starts when there are enough: rainband supervisor --slots {missing}",
         ) from None
     return running.wait_until(running_all, timeout_s, "not every worker runs")
+
+
+def told_crashes(name: str, statistics: Statistics, tell: Callable[[str], None]) -> str:
+    """Tell, and return, why workers crash again and again; '' when they do not."""
+    from rainband.nimbus.running import crash_loop
+
+    cause = crash_loop(statistics)
+    if cause:
+        tell(one_line(f"{name} is CRASHING, {statistics.restarts} restarts: {cause}; see: rainband errors {name} -v"))
+    return cause
 
 
 def unheard(text: str) -> None:

@@ -59,7 +59,7 @@ def test_a_thread_of_the_users_file_keeps_nobody_waiting(tmp_path: Path) -> None
 )
 def test_pipes_that_nobody_reads_and_streams_that_are_closed(line: str, code: int) -> None:
     """A pipe is read by nobody once its other end has gone: `true` reads nothing."""
-    script = f"set -o pipefail; rainband() {{ sleep 0.2; {shlex.join(COMMAND)} \"$@\"; }}; {line}"
+    script = f'set -o pipefail; rainband() {{ sleep 0.2; {shlex.join(COMMAND)} "$@"; }}; {line}'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
