@@ -73,9 +73,7 @@ def _show(now: Statistics, last: Statistics, seconds: float, as_json: bool, verb
         say(
             table(rows, ("component", "tasks", "executed", "emitted", "acked", "failed", "queued", "ms each", "errors"))
         )
-        beats = [
-            (str(w.port), str(w.pid), str(w.state), w.pending, w.rss_bytes / 1e6, w.uptime_s) for w in now.workers
-        ]
+        beats = [(str(w.port), str(w.pid), str(w.state), w.pending, w.rss_bytes / 1e6, w.uptime_s) for w in now.workers]
         say(table(beats, ("port", "pid", "state", "pending", "MB", "uptime s")) + "\n")
 
 
