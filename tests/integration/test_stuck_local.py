@@ -45,6 +45,9 @@ class Spins(Bolt):
         while True:
             pass
 
+class Blocks(Sleeps):
+    blocking = True
+
 class Cleans(Bolt):
     outputs = ()
     def execute(self, tup):
@@ -66,6 +69,7 @@ def topology(bolt):
         ("Sleeps", signal.SIGINT, 130, "execute"),
         ("Spins", signal.SIGTERM, 130, "execute"),
         ("Cleans", signal.SIGINT, 130, "cleanup"),
+        ("Blocks", signal.SIGINT, 130, "execute"),
         ("Spins", None, 6, "execute"),
         ("Cleans", None, 6, "cleanup"),
     ],
