@@ -15,7 +15,7 @@ from rainband.acker.ledger import Group, Pending, Tree
 from rainband.errors import ArgumentForgotten, EmitRefused, ValueRefused
 from rainband.groupings.choosers import Chooser
 from rainband.messaging.values import PLAIN_TYPES, check_value
-from rainband.topology.tuples import Source, Tuple
+from rainband.topology.tuples import CLOSED, Source, Tuple
 from rainband.worker.routes import Agenda, Edge, Gate, Target
 
 OUTSIDE: Final = "emit belongs inside a callback of the runtime, and this is outside one"
@@ -339,20 +339,21 @@ class ManualEmitter(Emitter):
             if anchor is not None:
                 self.agenda.release(anchor)
 
-    def close(self, tup: Tuple) -> bool:
+    def close(self, tup: Tuple) -> object:
+        """Take the anchor of a tuple that is acked or failed: CLOSED if it was so before."""
         if not isinstance(tup, Tuple):
             raise EmitRefused(f"'{self.component}' acked or failed {tup!r}, which is no tuple", "Pass a received tuple")
-        if not tup._open:
+        anchor = tup._anchor
+        if anchor is CLOSED:
             self.second_acks += 1
-            return False
-        tup._open = False
-        return True
+        tup._anchor = CLOSED
+        return anchor
 
     def ack(self, tup: Tuple) -> None:
         """The tuple is processed. A second ack or fail of it is ignored and counted."""
-        if self.close(tup):
+        tree = self.close(tup)
+        if tree is not CLOSED:
             self.acked += 1
-            tree = tup._anchor
             if tree is not None:
                 assert isinstance(tree, Tree)
                 self.agenda.release(tree)
@@ -363,18 +364,18 @@ class ManualEmitter(Emitter):
 
     def fail_with(self, tup: Tuple, why: str) -> None:
         """As `fail`, and `why` is told to the spouts of its roots."""
-        if self.close(tup):
+        tree = self.close(tup)
+        if tree is not CLOSED:
             self.failed += 1
-            tree = tup._anchor
             if tree is not None:
                 assert isinstance(tree, Tree)
                 self.agenda.fail(tree, why)
                 self.agenda.release(tree)
 
     def reset_timeout(self, tup: Tuple) -> None:
-        """Start the message timeout of the tuple's roots anew."""
+        """Start the message timeout of the tuple's roots anew; nothing once it is acked or failed."""
         tree = tup._anchor
-        if tree is None or self.on_reset is None:
+        if tree is None or tree is CLOSED or self.on_reset is None:
             return
         assert isinstance(tree, Tree)
         leaves: list[Tree] = tree.leaves() if isinstance(tree, Group) else [tree]
@@ -476,7 +477,7 @@ class SpoutEmitter(Emitter):
             self.acked_at_once.append(message_id)
             return None
         root = self.pending.new_root()
-        tree = Tree(root, self.task, self.home, message_id, self.agenda.now)
+        tree = Tree(root, True, self.home, message_id, self.agenda.now)
         self.pending.add(tree)
         tree.count = 1
         return tree
