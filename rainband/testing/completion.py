@@ -260,7 +260,7 @@ def is_busy(engine: Engine, topology_id: str) -> bool:
     if sum(worker.sides.in_flight for _, worker in engine.workers(topology_id)) > waiting:
         return True
     for made in tasks:
-        if made.spout is not None and (made.spout.emitter.pending.trees or (made.reliable and made.reliable.book.rows)):
+        if made.spout is not None and (made.spout.emitter.pending or (made.reliable and made.reliable.book.rows)):
             return True
         if made.bolt is not None and not made.bolt.idle:
             return True
@@ -281,8 +281,8 @@ def complaint(engine: Engine, running: LocalRunning, topology_id: str, timeout_s
             finished = made.reliable.finished if made.reliable is not None else spout.finished
             if not finished:
                 reasons.append(f"spout {name} has not called finish()")
-            if spout.emitter.pending.trees:
-                ids = [tree.message_id for tree in spout.emitter.pending.trees.values()]
+            if spout.emitter.pending:
+                ids = [tree.message_id for tree in spout.emitter.pending.trees()]
                 reasons.append(f"{len(ids)} messages of spout {name} are pending, as {ids[0]!r:.80}")
             elif made.reliable is not None and made.reliable.book.rows:
                 reasons.append(f"{len(made.reliable.book.rows)} messages of spout {name} wait to be replayed")
