@@ -451,17 +451,13 @@ def _read_toml(data: bytes, path: Path) -> object:
 
 def _read_yaml(data: bytes, path: Path) -> object:
     """Plain data only: no tags, no anchors (which can blow up), no key twice."""
-    try:
-        import yaml
-    except ImportError:
-        raise InvalidConfig(
-            f"reading {path} needs PyYAML", "Install rainband[yaml], or write the file as TOML"
-        ) from None
+    import yaml
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.events.AliasEvent):
-                raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: aliases are not allowed")
+            events: Any = self
+            if events.check_event(yaml.events.AliasEvent):
+                raise yaml.YAMLError(f"line {events.peek_event().start_mark.line + 1}: aliases are not allowed")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -474,7 +470,7 @@ def _read_yaml(data: bytes, path: Path) -> object:
 
     try:
         content = yaml.load(data, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
         raise InvalidConfig(f"the config file {path} is not YAML: {' '.join(str(error).split())}") from None
     return {} if content is None else content
 

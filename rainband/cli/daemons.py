@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -180,13 +180,15 @@ def announce(cluster: Any, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it started is stopped too.
+def stopped_by_signals(told: Callable[[], None] | None = None) -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it started is stopped too; `told` is called first.
 
     SIGINT is set as well: a shell starts background jobs with it ignored.
     """
 
     def interrupt(number: int, frame: object) -> None:
+        if told is not None:
+            told()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

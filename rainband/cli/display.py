@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rainband.cli.output import say
+from rainband.cli.output import say, shown
 from rainband.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Display:
         if self.quiet:
             return
         if self.live is not None:
-            self.live.console.print(f"{label:<9} {text}", markup=False, highlight=False)
+            self.live.console.print(shown(f"{label:<9} {text}"), markup=False, highlight=False)
         else:
             say(f"{label:<9} {text}")
 

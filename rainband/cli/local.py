@@ -10,7 +10,8 @@ import click
 
 from rainband.cli import options
 from rainband.cli.daemons import stopped_by_signals
-from rainband.cli.output import answer, note, say, table
+from rainband.cli.output import answer, note, one_line, say, table
+from rainband.cli.patience import Patience
 from rainband.cli.submit import load, quiet_users, tell_warnings, topology_settings
 from rainband.clock import SystemClock
 from rainband.errors import NotReached
@@ -57,8 +58,15 @@ def local_command(
         if not as_json:
             tell_warnings(topology)
         began = told = clock.now()
-        stack.enter_context(stopped_by_signals())
-        running = stack.enter_context(LocalCluster(processes=processes, secrets=secrets)).submit(topology)
+        patience = Patience(as_json)
+        stack.enter_context(stopped_by_signals(lambda: patience.due(0.0, 130, "the interrupt")))
+        stack.enter_context(patience)
+        cluster = stack.enter_context(LocalCluster(processes=processes, secrets=secrets))
+        if not processes:
+            patience.watch(cluster)
+        if timeout_s is not None:
+            patience.due(timeout_s, NotReached.exit_code, f"the timeout of {timeout_s:g} s")
+        running = cluster.submit(topology)
         interrupted = False
         try:
             while not (statistics := running.statistics()).drained:
@@ -106,7 +114,8 @@ def _summarise(
     rows = [(c.component, c.tasks, c.executed, c.emitted, c.acked, c.failed, c.errors) for c in _components(statistics)]
     say(table(rows, ("component", "tasks", "executed", "emitted", "acked", "failed", "errors")))
     for error in errors if verbose else errors[-3:]:
-        note(error.traceback.rstrip() if verbose and error.traceback else f"{error.component}: {error.error}")
+        line = one_line(f"{error.component}: {error.error}")
+        note(error.traceback.rstrip() if verbose and error.traceback else line)
     say(f"{_end(statistics)} after {seconds:.1f} s; next: rainband up, rainband submit FILE")
 
 

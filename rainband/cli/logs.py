@@ -88,7 +88,7 @@ def logs_command(
         if as_json:
             answer({"worker": tail.label, "line": line})
         else:
-            say(f"{tail.label}: {line}")
+            say(f"{tail.label}: {line.rstrip(chr(13))}")
 
     tails = {path: Tail(path) for path in paths}
     for tail in tails.values():

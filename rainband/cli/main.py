@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
-from rainband.cli.output import complain
+from rainband.cli.output import complain, note
 from rainband.errors import RainbandError, UsageError, did_you_mean
 
 # name -> (module, what it does); the order is the order of --help.
@@ -44,8 +45,28 @@ rainband {version} ({built}). Type one of these first:
 """
 
 
+class ReaderGone(Exception):
+    """Whoever read what we write has gone. (Click would end with 1 on a BrokenPipeError.)"""
+
+
+@contextlib.contextmanager
+def reader_may_go() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
 class Commands(click.Group):
     """Commands named in a table and imported only when used."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with reader_may_go():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with reader_may_go():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -103,11 +124,10 @@ def run(argv: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has gone: end without a word
-        return 0
+    except (BrokenPipeError, ReaderGone):
+        return 0  # without a word
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        note(error.format_message())
         return 2
     except click.UsageError as error:
         message = error.format_message().rstrip(".")

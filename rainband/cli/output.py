@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -11,37 +12,63 @@ from rainband.errors import InvalidTopology, RainbandError
 
 
 def answer(document: object) -> None:
-    """One JSON document on one line of stdout."""
-    sys.stdout.write(json.dumps(document, default=_plain, separators=(", ", ": ")) + "\n")
-    sys.stdout.flush()
-
-
-def say(text: str) -> None:
-    """A line for people on stdout."""
+    """One JSON document on one line of stdout. NaN and the infinities, which JSON has not, are null."""
+    try:
+        text = json.dumps(document, default=_plain, allow_nan=False)
+    except ValueError:
+        text = json.dumps(json.loads(json.dumps(document, default=_plain), parse_constant=lambda _: None))
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
+def say(text: str) -> None:
+    """Lines for people on stdout."""
+    sys.stdout.write(shown(text) + "\n")
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
-    """A line for people on stderr: progress, warnings, what to do next while stdout carries an answer."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """Lines for people on stderr: progress, warnings, what to do next while stdout carries an answer.
+
+    That nobody can read it changes nothing of what is done.
+    """
+    with contextlib.suppress(OSError):
+        sys.stderr.write(shown(text) + "\n")
+        sys.stderr.flush()
+
+
+def shown(text: str) -> str:
+    """The text with \\x1b and the like for what would command a terminal; newlines and tabs are kept.
+
+    Errors, logs and names come from user code and from data: none may move the cursor, set a title or turn the text.
+    """
+    return text.translate(ESCAPES)
+
+
+def one_line(text: str) -> str:
+    """The text with a blank for each stretch of white space."""
+    return " ".join(text.split())
+
+
+COMMANDING = [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+HALVES = range(0xD800, 0xE000)  # of surrogates: what is no Unicode cannot be written at all
+ESCAPES = {code: repr(chr(code))[1:-1] for code in [*COMMANDING, *HALVES] if chr(code) not in "\n\t"}
 
 
 def complain(error: BaseException, as_json: bool, with_traceback: bool = False) -> int:
     """Print an error in one line (or as {code, message, fix}); returns the exit code."""
     if with_traceback:
-        traceback.print_exception(error)
+        note("".join(traceback.format_exception(error)).rstrip())
     code, message, fix, exit_code = _describe(error)
     if as_json:
         note(json.dumps({"code": code, "message": message, "fix": fix}))
     elif isinstance(error, InvalidTopology):
         for problem in error.problems:
-            note(f"error: {_one_line(problem)}")
+            note(f"error: {one_line(problem)}")
         if fix:
-            note(f"error: {_one_line(fix)}")
+            note(f"error: {one_line(fix)}")
     else:
-        note(f"error: {_one_line(f'{message}. {fix}' if fix else message)}")
+        note(f"error: {one_line(f'{message}. {fix}' if fix else message)}")
     return exit_code
 
 
@@ -77,10 +104,6 @@ def _describe(error: BaseException) -> tuple[str, str, str, int]:
         named = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         return "os_error", named, "", 1
     return "internal", f"{type(error).__name__}: {error}", "Run again with -v for the traceback", 1
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _cell(value: object) -> str:

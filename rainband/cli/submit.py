@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rainband.cli import options
-from rainband.cli.output import answer, complain, note, say
+from rainband.cli.output import answer, complain, note, one_line, say
 from rainband.clock import Clock, SystemClock
 from rainband.errors import NotReached, UsageError
 
@@ -57,7 +57,7 @@ def unlogged(name: str) -> Iterator[None]:
 def tell_warnings(topology: Topology) -> None:
     """One line each, on stderr."""
     for warning in topology.warnings:
-        note(f"warning: {warning}")
+        note(one_line(f"warning: {warning}"))
 
 
 def quiet_users(as_json: bool) -> contextlib.AbstractContextManager[object]:
@@ -131,6 +131,7 @@ def submit_command(
     except NotReached as error:
         code = complain(error, as_json)
     statistics = running.statistics()
+    document["crashing"] = told_crashes(running.name, statistics, unheard if as_json else note)
     for key in ("topology_id", "status", "workers_wanted", "workers_running", "slots_missing"):
         document[key] = getattr(statistics, key)
     if as_json:
@@ -153,7 +154,7 @@ def wait_for_workers(running: Running, timeout_s: float, tell: Callable[[str], N
         if statistics.errors > told:
             told = statistics.errors
             for error in running.errors()[-1:]:
-                tell(f"{error.component} task {error.task}: {error.error}")
+                tell(one_line(f"{error.component} task {error.task}: {error.error}"))
         return placed(statistics) and statistics.workers_running == statistics.workers_wanted
 
     try:
@@ -165,6 +166,16 @@ def wait_for_workers(running: Running, timeout_s: float, tell: Callable[[str], N
             f"It starts when there are enough: rainband supervisor --slots {missing}",
         ) from None
     return running.wait_until(running_all, timeout_s, "not every worker runs")
+
+
+def told_crashes(name: str, statistics: Statistics, tell: Callable[[str], None]) -> str:
+    """Tell, and return, why workers crash again and again; '' when they do not."""
+    from rainband.nimbus.running import crash_loop
+
+    cause = crash_loop(statistics)
+    if cause:
+        tell(one_line(f"{name} is CRASHING, {statistics.restarts} restarts: {cause}; see: rainband errors {name} -v"))
+    return cause
 
 
 def unheard(text: str) -> None:

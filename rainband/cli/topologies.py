@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from rainband.cli import options
-from rainband.cli.output import answer, duration, say, table
+from rainband.cli.output import answer, duration, one_line, say, table
 from rainband.clock import SystemClock
+from rainband.errors import TopologyNotFound
 
 if TYPE_CHECKING:
-    from rainband.nimbus.client import Running
+    from rainband.nimbus.client import Client, Running
     from rainband.records import ClusterSummary, TopologySummary
 
 
@@ -24,21 +25,26 @@ def list_command(seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """Show the topologies of the cluster, its supervisors and its slots."""
     client = options.connect(seeds)
     topologies, cluster = client.topologies(), client.cluster()
+    crashing = {t.topology_id: told for t in topologies if (told := _crashes(client, t))}
     if as_json:
-        answer({"topologies": [_row(t) for t in topologies], "cluster": cluster})
+        rows = [{**_row(t), "crashing": crashing.get(t.topology_id, "")} for t in topologies]
+        answer({"topologies": rows, "cluster": cluster})
         return
     header = ("name", "status", "uptime", "workers", "executors", "tasks", "missing slots")
     if topologies:
-        say(table([_cells(t) for t in topologies], header))
+        say(table([_cells(t, t.topology_id in crashing) for t in topologies], header))
     else:
         say("no topologies; run one with: rainband submit FILE")
+    for t in topologies:
+        if t.topology_id in crashing:
+            say(f"{t.name} keeps crashing: {one_line(crashing[t.topology_id])}; see: rainband errors {t.name} -v")
     say(f"\n{_describe(cluster)}")
     if verbose:
-        rows = [
+        supervisors = [
             (s.supervisor, s.host, len(s.ports), len(s.used), "alive" if s.alive else "lost")
             for s in cluster.supervisors
         ]
-        say(table(rows, ("supervisor", "host", "slots", "used", "state")))
+        say(table(supervisors, ("supervisor", "host", "slots", "used", "state")))
 
 
 def _row(topology: TopologySummary) -> dict[str, object]:
@@ -46,10 +52,26 @@ def _row(topology: TopologySummary) -> dict[str, object]:
     return {name: getattr(topology, name) for name in (*names, "slots_missing", "due_s")}
 
 
-def _cells(topology: TopologySummary) -> tuple[object, ...]:
+def _crashes(client: Client, topology: TopologySummary) -> str:
+    """Why its workers crash again and again: the last error, or how they ended; '' when they do not."""
+    from rainband.nimbus.running import crash_loop
+
+    if topology.workers_running >= topology.workers:
+        return ""
+    try:
+        running = client.topology(topology.name)
+        cause = crash_loop(running.statistics())
+        errors = running.errors()[-1:] if cause else ()
+    except TopologyNotFound:  # killed meanwhile
+        return ""
+    return next((f"{error.component} task {error.task}: {error.error}" for error in errors), cause)
+
+
+def _cells(topology: TopologySummary, crashing: bool) -> tuple[object, ...]:
     t = topology
     workers = f"{t.workers_running}/{t.workers}"
-    return t.name, str(t.status), duration(t.uptime_s), workers, t.executors, t.tasks, t.slots_missing
+    status = f"{t.status} CRASHING" if crashing else str(t.status)
+    return t.name, status, duration(t.uptime_s), workers, t.executors, t.tasks, t.slots_missing
 
 
 def _describe(cluster: ClusterSummary) -> str:
@@ -140,7 +162,9 @@ def kill_command(
     """Stop the spouts of topology NAME, let what is pending finish, and remove it."""
     running = _running(seeds, name)
     if not yes and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(f"Kill {name}?", abort=True)
+        if not click.confirm(f"Kill {name}?"):
+            say(f"{name} is not killed")
+            return
     clock = SystemClock()
     began = clock.now()
     running.kill(wait_s=wait_s, timeout_s=timeout_s)

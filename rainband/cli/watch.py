@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rainband.cli import options
-from rainband.cli.output import answer, say, table
+from rainband.cli.output import answer, one_line, say, table
 from rainband.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -44,12 +44,17 @@ def _show(now: Statistics, last: Statistics, seconds: float, as_json: bool, verb
     if as_json:
         answer(_document(now, last, seconds))
         return
+    from rainband.nimbus.running import crash_loop, status_text
+
     rates = [
         f"{name} {(getattr(now, name) - getattr(last, name)) / seconds:,.0f}/s"
         for name in ("emitted", "acked", "executed")
     ]
     totals = [f"{name} {getattr(now, name):,}" for name in ("pending", "failed", "replayed", "errors")]
-    say(f"{now.name} {now.status}  {'  '.join(rates + totals)}  workers {now.workers_running}/{now.workers_wanted}")
+    workers = f"workers {now.workers_running}/{now.workers_wanted}"
+    cause = crash_loop(now)
+    why = f"  ({one_line(cause)}; see: rainband errors {now.name})" if cause else ""
+    say(f"{now.name} {status_text(now)}  {'  '.join(rates + totals)}  {workers}{why}")
     if verbose:
         rows = [
             (
@@ -68,10 +73,8 @@ def _show(now: Statistics, last: Statistics, seconds: float, as_json: bool, verb
         say(
             table(rows, ("component", "tasks", "executed", "emitted", "acked", "failed", "queued", "ms each", "errors"))
         )
-        workers = [
-            (str(w.port), str(w.pid), str(w.state), w.pending, w.rss_bytes / 1e6, w.uptime_s) for w in now.workers
-        ]
-        say(table(workers, ("port", "pid", "state", "pending", "MB", "uptime s")) + "\n")
+        beats = [(str(w.port), str(w.pid), str(w.state), w.pending, w.rss_bytes / 1e6, w.uptime_s) for w in now.workers]
+        say(table(beats, ("port", "pid", "state", "pending", "MB", "uptime s")) + "\n")
 
 
 def _mean_ms(total_s: float, count: int) -> str:
@@ -79,7 +82,10 @@ def _mean_ms(total_s: float, count: int) -> str:
 
 
 def _document(now: Statistics, last: Statistics, seconds: float) -> dict[str, Any]:
+    from rainband.nimbus.running import crash_loop
+
     document: dict[str, Any] = {"name": now.name, "status": now.status, "uptime_s": now.uptime_s}
+    document["crashing"] = crash_loop(now)
     document |= {name: getattr(now, name) for name in COUNTS}
     document |= {
         f"{name}_per_s": round((getattr(now, name) - getattr(last, name)) / seconds, 1) for name in ("emitted", "acked")
@@ -114,7 +120,8 @@ def _describe(error: ErrorRecord) -> str:
     at = datetime.fromtimestamp(error.at, UTC).astimezone().isoformat(" ", "seconds")
     times = f" ({error.count} times)" if error.count > 1 else ""
     tuple_text = f" on {error.tuple}" if error.tuple else ""
-    return f"{at} {error.component} task {error.task} on {error.host}:{error.port}: {error.error}{times}{tuple_text}"
+    text = one_line(f"{error.error}{times}{tuple_text}")
+    return f"{at} {error.component} task {error.task} on {error.host}:{error.port}: {text}"
 
 
 @click.command("stacks")

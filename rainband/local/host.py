@@ -153,12 +153,15 @@ class Host:
         self.alive = False
 
     def _dismiss(self, port: int, now: float) -> None:
-        tenant = self.tenants.pop(port)
-        if tenant.worker is not None:
-            tenant.worker.stop(now)
-            self._take_raised(tenant.worker)
-            self._last_words.append(tenant.worker.beat(now))
-            tenant.worker.network.close()
+        tenant = self.tenants[port]
+        try:
+            if tenant.worker is not None:
+                tenant.worker.stop(now)
+                self._take_raised(tenant.worker)
+                self._last_words.append(tenant.worker.beat(now))
+                tenant.worker.network.close()
+        finally:  # not before: whoever looks at a close that does not return finds it here
+            del self.tenants[port]
 
     def _crashed(self, port: int, tenant: Tenant, now: float) -> None:
         """A raise in open or prepare: the worker reports it, ends, and is started again after a growing while."""

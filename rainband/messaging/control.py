@@ -76,10 +76,11 @@ class AskStacks(Record, frozen=True, tag="ask_stacks"):
 
 
 class Gone(Record, frozen=True, tag="gone"):
-    """To a worker: the process `incarnation` at a peer's slot is dead."""
+    """To a worker: the process `incarnation` at a peer's slot is dead, since `age_s` seconds at least."""
 
     slot: Slot
     incarnation: int
+    age_s: float = 0.0
 
 
 FromWorker = Union[Hello, Beat, StacksText]

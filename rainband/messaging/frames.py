@@ -139,12 +139,16 @@ def read_hello(frame: bytes) -> tuple[str, bool]:
     return _address(body[1:]), body[0] == 1
 
 
-def gone(topology: int, sender: int, address: str, incarnation: int, receiver: int = 0) -> bytes:
-    """The frame that says: the process `incarnation` at `address` is dead. Sent by whoever saw it exit.
+def gone(
+    topology: int, sender: int, address: str, incarnation: int, receiver: int = 0, age_s: float = 0.0
+) -> bytes:
+    """The frame that says: the process `incarnation` at `address` is dead, since `age_s` seconds at least.
 
-    With `receiver` = `incarnation` it says to that very process: the sender has fenced you.
+    Sent by whoever saw it exit; the age is in the header in milliseconds, where other kinds have their number. With
+    `receiver` = `incarnation` it says to that very process: the sender has fenced you.
     """
-    return build(GONE, topology, sender, receiver, 0, 0, [_NUMBER.pack(incarnation), address.encode()])
+    age_ms = max(0, int(age_s * 1000))
+    return build(GONE, topology, sender, receiver, age_ms, 0, [_NUMBER.pack(incarnation), address.encode()])
 
 
 def read_gone(frame: bytes) -> tuple[str, int]:

@@ -47,9 +47,10 @@ class PeerReplaced:
 
 
 class Gone:
-    """The process `incarnation` at `address` is dead; `lost_roots` as in PeerReplaced."""
+    """The process `incarnation` at `address` is dead since `died_at` or before; `lost_roots` as in PeerReplaced."""
 
-    def __init__(self, address: str, incarnation: int, lost_roots: list[object]) -> None:
+    def __init__(self, address: str, incarnation: int, lost_roots: list[object], died_at: float) -> None:
+        self.died_at = died_at
         self.address = address
         self.incarnation = incarnation
         self.lost_roots = lost_roots
@@ -99,6 +100,7 @@ class Links:
         self.condemned: list[tuple[str, int]] = []
         self.dirty: list[Link] = []
         self.next_at = NEVER
+        self.born_at = NEVER
         self.malformed = 0
         self.foreign = 0
         self.refused = 0
@@ -128,7 +130,7 @@ class Links:
             return []
         try:
             if header.kind == GONE:
-                return self._gone(header, frame)
+                return self._gone(header, frame, now)
             if header.sender in self.fenced or header.sender == self.incarnation:
                 self.refused += 1
                 if header.kind == HELLO and header.sender != self.incarnation:
@@ -188,16 +190,19 @@ class Links:
         self._fence(incarnation)
         return []
 
-    def gone(self, address: str, incarnation: int) -> list[object]:
+    def gone(self, address: str, incarnation: int, died_at: float = NEVER) -> list[object] | None:
         """The process `incarnation` at `address` is dead. The roots lost with it, also if it never answered.
 
-        Said again it changes nothing: what has been queued since is for its successor.
+        None when it is no loss. Said again it changes nothing: what has been queued since is for its successor. Nor is
+        anything lost with one that had died before `born_at`, when this process took or sent its first tuple.
         """
         if incarnation in self.fenced:
-            return []
+            return None
         self._fence(incarnation)
         link = self.by_address.get(address)
-        return self._end(link) if link is not None and link.peer in (incarnation, 0) else []
+        if link is None or link.peer not in (incarnation, 0) or (link.peer == 0 and died_at < self.born_at):
+            return None
+        return self._end(link)
 
     def links(self) -> Sequence[Link]:
         return list(self.by_address.values())
@@ -314,17 +319,14 @@ class Links:
             network.send(address, frames.gone(self.topology, self.incarnation, address, incarnation, incarnation))
         self.condemned.clear()
 
-    def _gone(self, header: Header, frame: bytes) -> list[Event]:
+    def _gone(self, header: Header, frame: bytes, now: float) -> list[Event]:
         address, incarnation = frames.read_gone(frame)
         if incarnation == self.incarnation:
             self.refused += 1
             return [Condemned()] if header.receiver == incarnation and address == self.my_address else []
-        if incarnation in self.fenced:
-            return []
-        link = self.by_address.get(address)
-        concerned = link is not None and link.peer in (incarnation, 0)
-        lost = self.gone(address, incarnation)
-        return [Gone(address, incarnation, lost)] if concerned else []
+        died_at = now - header.seq / 1000
+        lost = self.gone(address, incarnation, died_at)
+        return [Gone(address, incarnation, lost, died_at)] if lost is not None else []
 
     def _adopt(self, link: Link, sender: int, events: list[Event]) -> None:
         old = link.peer

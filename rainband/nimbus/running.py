@@ -25,6 +25,7 @@ from rainband.records import (
     Statistics,
     Status,
     TopologySummary,
+    WorkerState,
 )
 
 POLL_FIRST_S = 0.01
@@ -33,6 +34,7 @@ POLL_GROWTH = 1.5
 AFTER_WAIT_S = 30.0
 STACKS_S = 5.0
 ERRORS_SHOWN = 3
+CRASHES_MIN = 2
 
 R = TypeVar("R", bound=Response)
 
@@ -218,9 +220,20 @@ def is_running(statistics: Statistics) -> bool:
     return statistics.workers_running == statistics.workers_wanted and statistics.status != Status.WAITING
 
 
+def crash_loop(s: Statistics) -> str:
+    """Why a worker is down that was restarted more than once already, '' when none is."""
+    down = [w for w in s.workers if w.note and w.restarts >= CRASHES_MIN and w.state is not WorkerState.RUNNING]
+    return max(down, key=lambda worker: worker.restarts).note if down else ""
+
+
+def status_text(s: Statistics) -> str:
+    """Its status for people: `ACTIVE`, or `ACTIVE CRASHING` while workers of it crash again and again."""
+    return f"{s.status} CRASHING" if crash_loop(s) else str(s.status)
+
+
 def describe(s: Statistics) -> str:
     """One line of the numbers that explain why something was not reached."""
-    text = f"{s.status}, {s.workers_running} of {s.workers_wanted} workers"
+    text = f"{status_text(s)}, {s.workers_running} of {s.workers_wanted} workers"
     if s.slots_missing:
         text += f", {s.slots_missing} slots missing"
     text += f", emitted {s.emitted}, acked {s.acked}, failed {s.failed}, pending {s.pending}"

@@ -16,8 +16,11 @@ import select
 import signal
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+
+import msgspec
 
 from rainband.build import VERSION
 from rainband.clock import SystemClock
@@ -51,6 +54,21 @@ STOP_S = 5.0
 PACKAGES = ("cloudpickle", "msgspec")
 
 
+@dataclass(frozen=True, slots=True)
+class Obituary:
+    """The worker `incarnation` at `dead` was seen to have ended at `seen_at`: to be told to the one at `reader`."""
+
+    seen_at: float
+    reader: str
+    topology_id: str
+    dead: str
+    incarnation: int
+
+    def frame(self, sender: int, now: float) -> bytes:
+        age_s = now - self.seen_at
+        return frames.gone(home.wire_id(self.topology_id), sender, self.dead, self.incarnation, age_s=age_s)
+
+
 class Supervisor:
     """`ports` are its slots. `stop_workers`: they end with it; otherwise they go on and are adopted by the next one.
 
@@ -82,15 +100,15 @@ class Supervisor:
         self.stopping = threading.Event()
         self.arrivals: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self.stacks_wanted: dict[str, dict[str, str]] = {}
-        self.obituaries: list[tuple[float, str, bytes]] = []
-        self.dead: dict[int, tuple[str, Gone]] = {}
+        self.obituaries: list[Obituary] = []
+        self.dead: dict[int, tuple[str, Gone, float]] = {}
         self.keys = keys
         self.network: ZmqNetwork | None = None
         self.heartbeat_at = self.look_at = self.clock.now()
         self.nimbus_trouble = ""
         self.packages = {name: importlib.metadata.version(name) for name in PACKAGES} | {"rainband": VERSION}
         self.control = ControlServer()
-        seeds = config["nimbus.seeds"]
+        seeds = self.seeds = config["nimbus.seeds"]
         self.uplink = Uplink(RpcClient(seeds, keys=keys), self.control.wake, self.lease_s)
         self.downloads = RpcClient(seeds, keys=keys)
         self.localizer = Localizer(disk.topologies, self.downloads.call, self._arrived)
@@ -128,8 +146,9 @@ class Supervisor:
     def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None:
         """Tell every worker of the topology, here and elsewhere, that the process at our `port` is dead."""
         name = self.disk.memory.supervisor
+        now = self.clock.now()
         word = Gone(SlotName(name, port), incarnation)
-        self.dead[port] = (topology_id, word)
+        self.dead[port] = (topology_id, word, now)
         for station in self.stations.values():
             if station.port != port and station.slot.topology == topology_id:
                 self.control.send(station.port, word)
@@ -137,17 +156,15 @@ class Supervisor:
         if assignment is None or name not in assignment.hosts:
             return
         dead = assignment.address(SlotName(name, port))
-        frame = frames.gone(home.wire_id(topology_id), self.incarnation, dead, incarnation)
-        until = self.clock.now() + GONE_TRY_S
         for peer in assignment.slots():
             if peer.supervisor != name:
-                self.obituaries.append((until, assignment.address(peer), frame))
-        self._send_obituaries(self.clock.now())
+                self.obituaries.append(Obituary(now, assignment.address(peer), topology_id, dead, incarnation))
+        self._send_obituaries(now)
 
     def tell_of_the_dead(self, port: int, topology_id: str) -> None:
-        for dead, (topology, word) in self.dead.items():
+        for dead, (topology, word, seen_at) in self.dead.items():
             if dead != port and topology == topology_id:
-                self.control.send(port, word)
+                self.control.send(port, msgspec.structs.replace(word, age_s=self.clock.now() - seen_at))
 
     # Life
 
@@ -329,6 +346,7 @@ class Supervisor:
             station.told()
         for digest in reply.lacking:
             self.localizer.offer(digest)
+        first = self.confirmed_at == -math.inf
         self.confirmed_at = now
         with contextlib.suppress(OSError):
             home.renew_lease(self.disk.topologies)
@@ -338,6 +356,9 @@ class Supervisor:
             self._take_orders(orders, now)
         elif before != (memory.cluster_id, memory.epoch):
             self.remember()
+        if first or before[0] != memory.cluster_id:
+            with contextlib.suppress(OSError):
+                home.write_nimbus(self.disk.topologies, memory.cluster_id, self.seeds)
 
     def _take_orders(self, orders: Orders, now: float) -> None:
         memory = self.disk.memory
@@ -387,7 +408,9 @@ class Supervisor:
         if self.network is None:
             self.network = ZmqNetwork("127.0.0.1", 0, self.keys)
         self.obituaries = [
-            entry for entry in self.obituaries if now < entry[0] and not self.network.send(entry[1], entry[2])
+            word
+            for word in self.obituaries
+            if now < word.seen_at + GONE_TRY_S and not self.network.send(word.reader, word.frame(self.incarnation, now))
         ]
 
     # The end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from rainband.local.cluster import SLOTS, LocalCluster, LocalRunning, Sources
 from rainband.local.engine import Engine
 from rainband.local.recording import EMITTED
 from rainband.records import ErrorRecord, Statistics
-from rainband.testing.watch import Stuck, Watch
+from rainband.testing.watch import Stuck, Watch, frames_of
 from rainband.topology.graph import Topology, checked
 from rainband.worker.side import SideBoltTask, SideSpoutTask
 from rainband.worker.wiring import LocalTask
@@ -216,18 +217,35 @@ class Work:
 
 
 def stuck(engine: Engine, frame: FrameType | None, seconds: float) -> str:
-    """Which call has not returned, in one line. `frame` is that of the user's function, if it is known."""
+    """What keeps all from being complete, in one line. `frame` is that of the user's function, if it is known."""
+    names = ", ".join(guest.topology.name for guest in engine.guests.values())
+    return f"'{names}' is not complete: {call_under_way(engine, frame)}, for {seconds:.0f} s"
+
+
+def call_under_way(engine: Engine, frame: FrameType | None) -> str:
+    """Which call has not returned: component, task, function and line, as far as they are known."""
     tasks = [made for host in engine.hosts for _, worker in host.workers() for made in worker.wiring.tasks.values()]
     instance = frame.f_locals.get("self") if frame is not None else None
     found = [made for made in tasks if made.instance is instance] or [
         made for made in tasks if (runner := made.bolt or made.spout) is not None and runner.emitter.active
     ]
+    if not found:  # a blocking one has a thread of its own
+        found, frame = next(calls_elsewhere(tasks), ([], frame))
     who = f"'{found[0].component}' task {found[0].task}" if found else "a component"
     where = "a call"
     if frame is not None:
         where = f"{frame.f_code.co_name}(), {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-    names = ", ".join(guest.topology.name for guest in engine.guests.values())
-    return f"'{names}' is not complete: {who} has not returned from {where}, for {seconds:.0f} s"
+    return f"{who} has not returned from {where}"
+
+
+def calls_elsewhere(tasks: list[LocalTask]) -> Iterator[tuple[list[LocalTask], FrameType | None]]:
+    """The tasks that a thread is in a method of, with the frame of that."""
+    for thread in list(sys._current_frames()):
+        for frame in frames_of(thread):
+            instance = frame.f_locals.get("self")
+            for made in tasks:
+                if made.instance is instance:
+                    yield [made], frame
 
 
 def is_busy(engine: Engine, topology_id: str) -> bool:
@@ -242,7 +260,7 @@ def is_busy(engine: Engine, topology_id: str) -> bool:
     if sum(worker.sides.in_flight for _, worker in engine.workers(topology_id)) > waiting:
         return True
     for made in tasks:
-        if made.spout is not None and (made.spout.emitter.pending.trees or (made.reliable and made.reliable.book.rows)):
+        if made.spout is not None and (made.spout.emitter.pending or (made.reliable and made.reliable.book.rows)):
             return True
         if made.bolt is not None and not made.bolt.idle:
             return True
@@ -263,8 +281,8 @@ def complaint(engine: Engine, running: LocalRunning, topology_id: str, timeout_s
             finished = made.reliable.finished if made.reliable is not None else spout.finished
             if not finished:
                 reasons.append(f"spout {name} has not called finish()")
-            if spout.emitter.pending.trees:
-                ids = [tree.message_id for tree in spout.emitter.pending.trees.values()]
+            if spout.emitter.pending:
+                ids = [tree.message_id for tree in spout.emitter.pending.trees()]
                 reasons.append(f"{len(ids)} messages of spout {name} are pending, as {ids[0]!r:.80}")
             elif made.reliable is not None and made.reliable.book.rows:
                 reasons.append(f"{len(made.reliable.book.rows)} messages of spout {name} wait to be replayed")

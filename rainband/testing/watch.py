@@ -113,7 +113,11 @@ def frames_of(thread: int) -> list[FrameType]:
 
 
 def entry(frames: list[FrameType]) -> FrameType | None:
-    """The first frame of user code: the one that our innermost frame called."""
-    ours = [number for number, frame in enumerate(frames) if frame.f_code.co_filename.startswith(OURS)]
-    after = ours[-1] + 1 if ours else len(frames)
+    """The first frame of user code: the one that our innermost frame called, or that called our innermost ones."""
+    ours = [frame.f_code.co_filename.startswith(OURS) for frame in frames]
+    if True not in ours:
+        return None
+    after = len(ours) - ours[::-1].index(True)
+    if after == len(frames):
+        after = next((n for n in range(ours.index(True), len(ours)) if not ours[n]), after)
     return frames[after] if after < len(frames) else None

@@ -194,7 +194,7 @@ class ManualBolt(Bolt):
         _refuse(self, "fail")
 
     def reset_timeout(self, tup: Tuple) -> None:
-        """The time of the tuple's tree starts anew."""
+        """The time of the tuple's tree starts anew; nothing happens once the tuple is acked or failed."""
         _refuse(self, "reset_timeout")
 
 

@@ -21,6 +21,7 @@ import mmap
 import os
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,7 @@ PLAN = "plan.msgpack"
 ASSIGNMENT = "assignment.msgpack"
 POSITIONS = "positions.sqlite"
 CONTROL = "control"
+NIMBUS = "nimbus"
 LEASE = "lease"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -94,6 +96,20 @@ def read_control(topologies: Path) -> tuple[str, str] | None:
     except (OSError, ValueError):
         return None
     return address, token
+
+
+def write_nimbus(topologies: Path, cluster_id: str, seeds: Sequence[str]) -> None:
+    """Whom workers may ask while no supervisor is there. Raises OSError."""
+    write_file(topologies / NIMBUS, "\n".join((cluster_id, *seeds)).encode())
+
+
+def read_nimbus(topologies: Path) -> tuple[str, tuple[str, ...]] | None:
+    """The id of the cluster that these homes belong to and the addresses of its Nimbuses; None when none is known."""
+    try:
+        cluster_id, *seeds = (topologies / NIMBUS).read_text().split("\n")
+    except OSError:
+        return None
+    return (cluster_id, tuple(seeds)) if seeds else None
 
 
 def renew_lease(topologies: Path) -> None:

@@ -82,7 +82,7 @@ class Books:
             for parent in tree.parents:
                 self.agenda.release(parent)
             tree.parents = []
-        elif tree.task != 0:
+        elif tree.own:
             if not tree.announced:
                 if tree.edges == 0:
                     self.finish(tree, True)
@@ -90,7 +90,7 @@ class Books:
                     tree.announced = True
                     edges = tree.edges
                     tree.edges = 0
-                    self.send_init(tree.root, edges, tree.task)
+                    self.send_init(int(tree.root), int(edges), self.spout_task(tree.root))
         elif tree.edges != 0:
             edges = tree.edges
             tree.edges = 0
@@ -98,7 +98,7 @@ class Books:
 
     def finish(self, tree: Tree, done: bool, reason: int = FAILED) -> None:
         """Verdict for a tree of one of this worker's spouts; the first one counts."""
-        spout = self.spouts.get(int(tree.task))
+        spout = self.spouts.get(self.spout_task(tree.root))
         if spout is not None:
             self.close(spout, tree, done, reason)
 
@@ -107,7 +107,7 @@ class Books:
             spout.settle(tree, done, reason, self.clock_now)
 
     def fail_tree(self, tree: Tree) -> None:
-        if tree.task != 0:
+        if tree.own:
             self.finish(tree, False)
             if not tree.home and tree.announced:
                 self.fail_root(tree.root)
@@ -248,7 +248,7 @@ class Books:
         count = 0
         for task, spout in self.spouts.items():
             if task in tasks:
-                for tree in list(spout.emitter.pending.trees.values()):
+                for tree in spout.emitter.pending.trees():
                     tree.failed = True
                     count += 1
                     self.finish(tree, False, LOST)
@@ -260,4 +260,4 @@ class Books:
 
     @property
     def pending(self) -> int:
-        return sum(len(spout.emitter.pending.trees) for spout in self.spouts.values())
+        return sum(len(spout.emitter.pending) for spout in self.spouts.values())

@@ -25,9 +25,9 @@ def spouts_through(plan: Plan, books: Books, tasks: frozenset[int]) -> frozenset
     )
 
 
-def pass_on(links: Links, peers: Iterable[str], address: str, incarnation: int) -> None:
+def pass_on(links: Links, peers: Iterable[str], address: str, incarnation: int, age_s: float) -> None:
     """Tell all `peers` that the process `incarnation` at `address` is dead. It means nothing to those who know."""
-    word = frames.gone(links.topology, links.incarnation, address, incarnation)
+    word = frames.gone(links.topology, links.incarnation, address, incarnation, age_s=age_s)
     for peer in peers:
         if peer != address:
             links.link(peer).send(CONTROL, word)

@@ -15,7 +15,7 @@ from rainband.acker.ledger import Group, Pending, Tree
 from rainband.errors import ArgumentForgotten, EmitRefused, ValueRefused
 from rainband.groupings.choosers import Chooser
 from rainband.messaging.values import PLAIN_TYPES, check_value
-from rainband.topology.tuples import Source, Tuple
+from rainband.topology.tuples import CLOSED, Source, Tuple
 from rainband.worker.routes import Agenda, Edge, Gate, Target
 
 OUTSIDE: Final = "emit belongs inside a callback of the runtime, and this is outside one"
@@ -350,22 +350,21 @@ class ManualEmitter(Emitter):
             if anchor is not None:
                 self.agenda.release(anchor)
 
-    def close(self, tup: object) -> Tuple | None:
-        """The tuple, unless it was acked or failed before. Raises EmitRefused for what is none."""
+    def close(self, tup: object) -> object:
+        """Take the anchor of a tuple that is acked or failed: CLOSED if it was so before. EmitRefused for no tuple."""
         if not isinstance(tup, Tuple):
             raise no_tuple(self.component, tup)
-        if not tup._open:
+        anchor = tup._anchor
+        if anchor is CLOSED:
             self.second_acks += 1
-            return None
-        tup._open = False
-        return tup
+        tup._anchor = CLOSED
+        return anchor
 
     def ack(self, tup: object) -> None:
         """The tuple is processed. A second ack or fail of it is ignored and counted."""
-        closed = self.close(tup)
-        if closed is not None:
+        tree = self.close(tup)
+        if tree is not CLOSED:
             self.acked += 1
-            tree = closed._anchor
             if tree is not None:
                 assert isinstance(tree, Tree)
                 self.agenda.release(tree)
@@ -376,21 +375,20 @@ class ManualEmitter(Emitter):
 
     def fail_with(self, tup: object, why: str) -> None:
         """As `fail`, and `why` is told to the spouts of its roots."""
-        closed = self.close(tup)
-        if closed is not None:
+        tree = self.close(tup)
+        if tree is not CLOSED:
             self.failed += 1
-            tree = closed._anchor
             if tree is not None:
                 assert isinstance(tree, Tree)
                 self.agenda.fail(tree, why)
                 self.agenda.release(tree)
 
     def reset_timeout(self, tup: object) -> None:
-        """Start the message timeout of the tuple's roots anew."""
+        """Start the message timeout of the tuple's roots anew; nothing once it is acked or failed."""
         if not isinstance(tup, Tuple):
             raise no_tuple(self.component, tup)
         tree = tup._anchor
-        if tree is None or self.on_reset is None:
+        if tree is None or tree is CLOSED or self.on_reset is None:
             return
         assert isinstance(tree, Tree)
         leaves: list[Tree] = tree.leaves() if isinstance(tree, Group) else [tree]
@@ -492,7 +490,7 @@ class SpoutEmitter(Emitter):
             self.acked_at_once.append(message_id)
             return None
         root = self.pending.new_root()
-        tree = Tree(root, self.task, self.home, message_id, self.agenda.now)
+        tree = Tree(root, True, self.home, message_id, self.agenda.now)
         self.pending.add(tree)
         tree.count = 1
         return tree

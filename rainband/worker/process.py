@@ -46,6 +46,7 @@ from rainband.worker.guard import Guard
 from rainband.worker.lanes import AsyncLane, ThreadLane
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
+from rainband.worker.lookout import Lookout
 from rainband.worker.reports import SlowCalls
 from rainband.worker.worker import Worker
 
@@ -111,6 +112,7 @@ class WorkerProcess:
         self.worked = False
         self.ran = False
         self.answered = False
+        self.heard = False
         self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
         self.slow_calls = SlowCalls()
@@ -127,6 +129,7 @@ class WorkerProcess:
         keys = Keys.load(self.keys) if self.keys else None
         self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys)
         self.line.watched_by(self.network)
+        self.lookout = Lookout(self.home.parent, keys, plan.name, assignment.topology_id, self.network.wake)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
@@ -229,6 +232,11 @@ class WorkerProcess:
             if not self._still_wanted():
                 self.stop_wanted = True
             self._look_at_lease(now)
+            self.lookout.look(now, self.heard)
+        if self.lookout.unwanted and self.stop_at > now:
+            logger.info("the topology was killed while no supervisor was there: the worker ends")
+            self.stop_wanted = True
+            self.stop_at = now
         if self.stop_wanted and self.stop_at == float("inf"):
             self.worker.life.set_active(False)
             self.stop_at = now + DRAIN_S
@@ -253,7 +261,7 @@ class WorkerProcess:
                 self.stop_wanted = True
             self.beat_at = now
         elif isinstance(message, Gone):
-            self.worker.peer_gone(message.slot, message.incarnation, now)
+            self.worker.peer_gone(message.slot, message.incarnation, now, message.age_s)
         elif isinstance(message, AskStacks):
             self.line.send(StacksText(stacks()))
         elif isinstance(message, Stop):
@@ -336,7 +344,8 @@ class WorkerProcess:
         if self.log.dropped:
             beat.counters["log_bytes_dropped"] = self.log.dropped
         beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
-        if not self.line.send(Beat(beat)):
+        self.heard = self.line.send(Beat(beat))
+        if not self.heard:
             self.errors = errors[-100:]
 
     def _crash(self, assignment: Assignment, error: BaseException) -> None:

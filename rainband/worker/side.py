@@ -319,7 +319,7 @@ class SideSpoutTask(SpoutTask):
         done = self.finished or (reliable is not None and reliable.finished)
         if done or self.pumping or not self.active or now < self.paused_until or now < self.idle_until:
             return False
-        room = self.window - len(self.emitter.pending.trees)
+        room = self.window - len(self.emitter.pending)
         if self.gate.blocked > 0 or room <= 0:
             self.limited = room <= 0
             return False

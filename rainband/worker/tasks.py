@@ -409,15 +409,17 @@ class SpoutTask:
 
     def settle(self, tree: Tree, done: bool, reason: int, now: float) -> None:
         """The verdict on one of this task's trees; `reason` is FAILED, TIMED_OUT or LOST."""
+        message_id = tree.message_id
+        tree.message_id = None
         if done:
             self.acked += 1
             self.complete_s += now - tree.started
-            self.done.append(tree.message_id)
+            self.done.append(message_id)
         else:
             self.failed += 1
             if reason == TIMED_OUT:
                 self.timed_out += 1
-            self.undone.append((tree.message_id, reason))
+            self.undone.append((message_id, reason))
             self.whys.append(self.emitter.agenda.whys.pop(int(tree.root), ""))
 
     def hand_back(self) -> bool:
@@ -460,7 +462,7 @@ class SpoutTask:
         if self.finished or not self.active or now < self.paused_until or now < self.idle_until:
             return False
         emitter = self.emitter
-        pending = emitter.pending.trees
+        pending = emitter.pending
         gate = self.gate
         next_tuple = self.next_tuple
         begin = self.clock()
@@ -482,7 +484,7 @@ class SpoutTask:
             if gate.blocked > 0:
                 more = False
                 break
-            if len(pending) >= self.window:
+            if pending.size >= self.window:
                 self.limited = True
                 more = False
                 break

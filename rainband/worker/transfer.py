@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
-from mypy_extensions import i64
+from mypy_extensions import i32, i64
 
 from rainband.acker.ledger import Group, Tree
 from rainband.errors import EmitRefused, ValueRefused, WireError
@@ -94,7 +94,7 @@ class Inbound:
         self.sources: dict[int, Source] = {}
         self.lines: dict[str, dict[int, CreditLine]] = {}
         self.address_of: dict[int, str] = {}
-        self.proxies: list[Tree] = [Tree(0, 0, False, None, 0.0)] * (PROXIES_MASK + 1)
+        self.proxies: list[Tree] = [Tree(0)] * (PROXIES_MASK + 1)
         self.received: i64 = 0
         self.refused: i64 = 0
 
@@ -168,7 +168,7 @@ class Inbound:
                 tree.edges ^= edge
                 if many and number in many:
                     tree = self.group(tree, many[number], edge)
-                tree.count += length
+                tree.count += i32(length)
             while length > 0:
                 anchors.append(tree)
                 length -= 1
@@ -183,7 +183,7 @@ class Inbound:
         place = root & PROXIES_MASK
         tree = self.proxies[place]
         if tree.root != root or tree.failed:
-            tree = Tree(root, 0, False, None, 0.0)
+            tree = Tree(root)
             self.proxies[place] = tree
         return tree
 
@@ -460,7 +460,7 @@ class Stamps:
             else:
                 anchor.edges ^= edge
                 roots.append(int(anchor.root))
-            anchor.count -= length
+            anchor.count -= i32(length)
             if anchor.count == 0:
                 agenda.settled.append(anchor)
 

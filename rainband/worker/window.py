@@ -47,6 +47,7 @@ class Window:
         self.share_s = timeout_s / 3
         self.size = min(START, ceiling)
         self.rate: float | None = None
+        self.certain = False  # the rate was taken over long enough to cut by, not only to stop growing
         self.measured_at = now
         self.past: deque[tuple[float, int]] = deque([(now, 0)])  # how many had settled when
         self.acked = 0
@@ -152,7 +153,7 @@ class Window:
         if timed_out > self.timed_out:
             self.timed_out = timed_out
             self.give_way(now)
-        elif self.rate is not None and self.size > self.rate * self.most_s:
+        elif self.rate is not None and self.certain and self.size > self.rate * self.most_s:
             self.cut(self.rate * self.share_s, now)
         elif now > self.quiet_at:
             self.be_quiet(now, queued)
@@ -174,10 +175,11 @@ class Window:
         self.complete_s = complete_s
 
     def take_rate(self, now: float) -> None:
-        """Completions per second over some latencies; as before while none are seen or it is not as long yet."""
+        """Completions per second over some latencies; as before while none are seen."""
         horizon_s = min(max(HORIZON_S, SPAN * self.latency_s), 2 * self.timeout_s)
-        at, before = next((moment for moment in reversed(self.past) if moment[0] <= now - horizon_s), self.past[-1])
+        at, before = next((moment for moment in reversed(self.past) if moment[0] <= now - horizon_s), self.past[0])
         done = self.past[-1][1] - before
+        self.certain = now - at >= horizon_s
         if done > 0:
             self.rate = done / (now - at)
         while self.past[0][0] < now - 2 * self.timeout_s - MEASURE_S:

@@ -58,7 +58,7 @@ class LocalTask:
         if spout is None:
             return True
         finished = self.reliable.drained if self.reliable is not None else spout.finished
-        return finished and not spout.emitter.pending.trees and not spout.done and not spout.undone
+        return finished and not spout.emitter.pending and not spout.done and not spout.undone
 
 
 class Wiring:

@@ -41,7 +41,6 @@ from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring
 
 TURN = 256
-FIRST_PASS = 1  # opens and prepares; only later ones take and emit
 FRAMES = 256
 NEVER = float("inf")
 TIMER_S = 0.05
@@ -230,10 +229,10 @@ class Worker:
         if tasks:
             self.count("failed_by_loss", self.books.fail_spouts(spouts_through(self.plan, self.books, tasks)))
 
-    def peer_lost(self, address: str, incarnation: int, lost: list[object]) -> None:
+    def peer_lost(self, address: str, incarnation: int, lost: list[object], died_at: float) -> None:
         """The process `incarnation` at `address` is dead: its inboxes are gone, its credit begins anew."""
         self.count("peers_lost", 1)
-        pass_on(self.links, self.outboxes, address, incarnation)
+        pass_on(self.links, self.outboxes, address, incarnation, self.agenda.now - died_at)
         for kept in lost:
             self.fail_roots(roots_of(kept))
         tasks = frozenset(task for task, at in self.inbound.address_of.items() if at == address)
@@ -253,20 +252,18 @@ class Worker:
         self.errors.add("__system", 0, error, "", self.agenda.now, self.clock.wall())
         self.state = WorkerState.CRASHED
 
-    def peer_gone(self, slot: Slot, incarnation: int, now: float) -> None:
-        """A supervisor saw the process `incarnation` on `slot` end."""
+    def peer_gone(self, slot: Slot, incarnation: int, now: float, age_s: float = 0.0) -> None:
+        """A supervisor saw the process `incarnation` on `slot` end, `age_s` seconds ago."""
         if slot == self.slot or slot.supervisor not in self.assignment.hosts:
             return
         self.agenda.now = now
         self.books.clock_now = now
         address = self.assignment.address(slot)
-        if address not in self.outboxes or incarnation in self.links.fenced:
+        if address not in self.outboxes:
             return
-        if self.passes <= FIRST_PASS:
-            self.links.gone(address, incarnation)
-            return
-        if self.links.link(address).peer in (incarnation, 0):
-            self.peer_lost(address, incarnation, self.links.gone(address, incarnation))
+        lost = self.links.gone(address, incarnation, now - age_s)
+        if lost is not None:
+            self.peer_lost(address, incarnation, lost, now - age_s)
 
     def count(self, name: str, by: int) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
@@ -348,6 +345,8 @@ class Worker:
             return now  # that it runs is told before the first call that may be long
         if self.state is not WorkerState.RUNNING:
             return NEVER
+        if self.links.born_at == NEVER:
+            self.links.born_at = now
         received = self.receive(now)
         if self.state is not WorkerState.RUNNING:
             return now
@@ -390,9 +389,9 @@ class Worker:
                 for word in self.links.receive(payload, self.agenda.now):
                     self.event(word)
         elif isinstance(event, PeerReplaced):
-            self.peer_lost(event.address, event.old_incarnation, event.lost_roots)
+            self.peer_lost(event.address, event.old_incarnation, event.lost_roots, self.agenda.now)
         elif isinstance(event, Gone):
-            self.peer_lost(event.address, event.incarnation, event.lost_roots)
+            self.peer_lost(event.address, event.incarnation, event.lost_roots, event.died_at)
         elif isinstance(event, Condemned):
             self.condemned()
 

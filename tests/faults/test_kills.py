@@ -12,6 +12,7 @@ import pytest
 
 from kit.chaos import SHORT, Arena, Case, alive, kill_at_once, now, wait
 from kit.chaos_host import memory_group, needs_root
+from rainband.nimbus.running import status_text
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"slots": 8, "settings": SHORT}
@@ -149,10 +150,12 @@ def test_f08_crash_loop_backs_off_and_bothers_nobody(case: Case) -> None:
     assert gaps[1] >= 1.5
     assert gaps[2] >= 3.5
     assert any("says no" in error.error for error in case.running.errors("relay"))
+    wait(lambda: status_text(case.statistics()) == "ACTIVE CRASHING", 5.0, case.explain)
     assert re.search(r"again in [124] s", case.arena.log("supervisor-1"))
     broken.unlink()
     case.wait_replaced(victim, 15.0)
     case.wait_flowing()
+    assert status_text(case.statistics()) == "ACTIVE"
     case.judge()
     assert other.judge()["again"] == 0
     other.kill()
@@ -174,6 +177,17 @@ def test_f09_killed_supervisor(case: Case) -> None:
     assert verdict["standstill_s"] <= STANDSTILL_S, verdict
     assert back_s <= DAEMON_BACK_S
     assert case.statistics().restarts == 0
+
+
+def test_f09_topology_is_killed_while_its_supervisor_is_dead(case: Case) -> None:
+    """Nobody is left to stop the workers: they ask Nimbus themselves."""
+    pids = [worker.pid for worker in case.workers()]
+    case.arena.kill("supervisor-1")
+    case.kill()
+    wait(lambda: not any(alive(pid) for pid in pids), 20.0, case.arena.worker_logs)
+    assert "killed while no supervisor was there" in case.arena.worker_logs()
+    case.arena.start("supervisor-1")
+    case.arena.wait_supervisors(1)
 
 
 def test_f12_killed_nimbus(case: Case) -> None:

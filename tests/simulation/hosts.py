@@ -11,18 +11,19 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from rainband.cluster.positions import MemoryPositions
-from rainband.messaging import frames
 from rainband.messaging.control import Assign, FromWorker, Gone, ToWorker
 from rainband.records import Assignment, Download, Heartbeat, HeartbeatReply, Piece, Progress, Response, Upload
 from rainband.records import Slot as SlotName
 from rainband.supervisor import slot
+from rainband.supervisor.daemon import Obituary
 from rainband.supervisor.disk import Memory, WorkerRecord
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.pulse import Pulse, Sample
 from rainband.supervisor.slot import Limits, State
 from rainband.supervisor.station import Station
-from rainband.topology.home import wire_id
 from simulation.processes import CONTROL_S, Handle, HostClock, WorkerProcess
 
 if TYPE_CHECKING:
@@ -185,8 +186,8 @@ class Supervisor:
         self.keys_file = None
         self.secrets = None
         self.stations = {port: SimStation(port, cast(Any, self)) for port in machine.ports}
-        self.obituaries: list[tuple[float, str, bytes]] = []
-        self.dead: dict[int, tuple[str, Gone]] = {}
+        self.obituaries: list[Obituary] = []
+        self.dead: dict[int, tuple[str, Gone, float]] = {}
         self.localizing: set[str] = set()
         self.heard: list[tuple[int, FromWorker]] = []
         self.ended: list[WorkerProcess] = []
@@ -231,8 +232,9 @@ class Supervisor:
 
     def announce_gone(self, port: int, topology_id: str, incarnation: int) -> None:
         name = self.machine.name
+        now = self.clock_now()
         word = Gone(SlotName(name, port), incarnation)
-        self.dead[port] = (topology_id, word)
+        self.dead[port] = (topology_id, word, now)
         for station in self.stations.values():
             if station.port != port and station.slot.topology == topology_id:
                 self.send(station.port, word)
@@ -240,17 +242,15 @@ class Supervisor:
         if assignment is None or name not in assignment.hosts:
             return
         dead = assignment.address(SlotName(name, port))
-        frame = frames.gone(wire_id(topology_id), self.incarnation, dead, incarnation)
-        until = self.clock_now() + GONE_TRY_S
         for peer in assignment.slots():
             if peer.supervisor != name:
-                self.obituaries.append((until, assignment.address(peer), frame))
+                self.obituaries.append(Obituary(now, assignment.address(peer), topology_id, dead, incarnation))
         self._send_obituaries()
 
     def tell_of_the_dead(self, port: int, topology_id: str) -> None:
-        for dead, (topology, word) in self.dead.items():
+        for dead, (topology, word, seen_at) in self.dead.items():
             if dead != port and topology == topology_id:
-                self.send(port, word)
+                self.send(port, msgspec.structs.replace(word, age_s=self.clock_now() - seen_at))
 
     def collect_stacks(self, port: int, text: str) -> None:
         """Nobody asks for stacks here."""
@@ -457,7 +457,7 @@ class Supervisor:
         send = self.world.wires.send
         mine = f"{self.host}:0"
         self.obituaries = [
-            (until, address, frame)
-            for until, address, frame in self.obituaries
-            if now < until and not send(mine, address, frame)
+            word
+            for word in self.obituaries
+            if now < word.seen_at + GONE_TRY_S and not send(mine, word.reader, word.frame(self.incarnation, now))
         ]

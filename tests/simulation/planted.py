@@ -228,11 +228,13 @@ def acker_forgets_failures() -> None:
 @bug(SPREAD)
 def two_verdicts_for_one_root() -> None:
     def finish(self: Books, tree: Tree, done: bool, reason: int = FAILED) -> None:
-        spout = self.spouts.get(int(tree.task))
+        spout = self.spouts.get(self.spout_task(tree.root))
         if spout is not None:
             spout.emitter.pending.remove(tree.root)
+            message_id = tree.message_id
             spout.settle(tree, done, reason, self.clock_now)
             if tree.root % 16 == 0:
+                tree.message_id = message_id
                 spout.settle(tree, done, reason, self.clock_now)
 
     put(Books, "finish", finish)

@@ -210,7 +210,7 @@ class WorkerProcess:
                 self.stop_wanted = True
             self.beat_at = now
         elif isinstance(message, Gone):
-            self.worker.peer_gone(message.slot, message.incarnation, now)
+            self.worker.peer_gone(message.slot, message.incarnation, now, message.age_s)
         elif isinstance(message, Stop):
             self.stop_wanted = True
             if not message.drain:

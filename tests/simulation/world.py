@@ -256,9 +256,9 @@ class World:
         worker = process.worker
         assert worker is not None
         for task, spout in worker.books.spouts.items():
-            trees = spout.emitter.pending.trees
-            if len(trees) > self.options.pending:
-                rows = sum(not isinstance(tree.message_id, DeadLetter) for tree in trees.values())
+            pending = spout.emitter.pending
+            if len(pending) > self.options.pending:
+                rows = sum(not isinstance(tree.message_id, DeadLetter) for tree in pending.trees())
                 if rows > self.options.pending:
                     self.wrong("D7", f"task {task} has {rows} rows pending of {self.options.pending}")
         if worker.inbound.received == process.received:

@@ -209,7 +209,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_yaml_is_read_strictly(tmp_path: Path) -> None:
-    pytest.importorskip("yaml")
     file = tmp_path / "a.yaml"
     file.write_text("topology:\n  workers: 2\ntopology.debug: true\napp: {a: [1]}\n")
     assert read_file(file) == {"topology.workers": 2, "topology.debug": True, "app": {"a": [1]}}
@@ -221,6 +220,9 @@ def test_yaml_is_read_strictly(tmp_path: Path) -> None:
         ("app: !!python/object:os.system {}\n", "is not YAML"),
         ("[1, 2]", "no mapping"),
         ("? [1]\n: 2\n", "is not YAML"),
+        ("app: !!int ''\n", "is not YAML"),
+        ("app: !!timestamp x\n", "is not YAML"),
+        ("app: " + "[" * 100_000, "is not YAML"),
     ):
         file.write_text(content)
         with pytest.raises(InvalidConfig, match=message):

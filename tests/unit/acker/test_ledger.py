@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rainband.acker.ledger import COUNTER_MASK, Group, Ledger, Pending, Tree, Verdict
+from rainband.acker.ledger import COUNTER_MASK, SPAN, Group, Ledger, Pending, Tree, Verdict
+from rainband.build import compiled
+from rainband.topology.tuples import Tuple
 
 SPOUT = 7
 
@@ -106,7 +109,7 @@ def test_fail_where_fails_the_trees_of_the_named_spouts_only() -> None:
 
 
 def pending_tree(pending: Pending, started: float) -> Tree:
-    tree = Tree(pending.new_root(), SPOUT, True, "m", started)
+    tree = Tree(pending.new_root(), True, True, "m", started)
     pending.add(tree)
     return tree
 
@@ -142,8 +145,47 @@ def test_expired_are_the_oldest_and_touching_starts_anew() -> None:
     assert pending.expired(5.0) == [*trees[1:], trees[0]]
 
 
+@given(seed=st.integers(0, 2**32), first=st.integers(0, SPAN))
+def test_a_book_is_like_a_dict_in_order_of_the_time(seed: int, first: int) -> None:
+    random = Random(seed)
+    pending = Pending(5, 1, first)
+    known: dict[int, Tree] = {}
+    roots = [-1]
+    for now in range(6 * SPAN):
+        root = random.choice(roots)
+        act = random.random()
+        if act < 0.5:
+            tree = pending_tree(pending, float(now))
+            roots.append(int(tree.root))
+            known[int(tree.root)] = tree
+        elif act < 0.7:
+            pending.touch(root, float(now))
+            if root in known:
+                known[root] = known.pop(root)
+        elif act < 0.8:
+            assert pending.get(root) is known.get(root)
+        else:
+            assert pending.remove(root) is known.pop(root, None)
+        if now % SPAN == 0:
+            before = random.randrange(now + 2)
+            assert pending.expired(before) == [tree for tree in known.values() if tree.started < before]
+            assert {int(tree.root): tree for tree in pending.trees()} == known
+        assert len(pending) == len(known)
+    for root in list(known):
+        assert pending.remove(root) is known.pop(root)
+    assert len(pending.blocks) <= 1
+    assert not pending.touched
+
+
+@pytest.mark.skipif(not compiled(), reason="Python's own objects are larger")
+def test_what_a_pending_tree_weighs() -> None:
+    """Memory comes in pieces of 16 bytes. Of these only a tuple, whose values are the user's, has a header for gc."""
+    assert (Tree.__basicsize__, Tuple.__basicsize__) == (64, 48)
+    assert not gc.is_tracked(Tree(1))
+
+
 def test_a_group_names_each_root_once() -> None:
-    one, other, again = (Tree(root, 0, False, None, 0.0) for root in (1, 2, 1))
+    one, other, again = (Tree(root) for root in (1, 2, 1))
     group = Group([one, Group([other, again])])
     assert sorted(int(leaf.root) for leaf in group.leaves()) == [1, 2]
     assert [int(tree.count) for tree in (one, other, again)] == [1, 1, 1]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rainband.cli.logs import Tail, find
+from rainband.cli.main import run
 
 
 def write(path: Path, text: str) -> Path:
@@ -42,3 +45,12 @@ def test_tail_starts_anew_when_the_file_was_turned_over(tmp_path: Path) -> None:
 
 def test_a_file_that_went_away_is_no_error(tmp_path: Path) -> None:
     assert Tail(tmp_path / "gone.log").last(3) == []
+
+
+def test_what_is_shown_keeps_lines_and_tabs_but_commands_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "logs/wc-1-99/worker-6700.log", "a\tb\r\n\x1b[2Jc\x07\n")
+    assert run(["logs", "wc", "--state", str(tmp_path)]) == 0
+    name = "wc-1-99/worker-6700"
+    assert capsys.readouterr().out == f"{name}: a\tb\n{name}: \\x1b[2Jc\\x07\n"

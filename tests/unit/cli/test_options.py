@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 
+from rainband.cli.main import run
 from rainband.cli.options import parse_parallelism, parse_setting
 from rainband.errors import InvalidConfig, UsageError
 
@@ -43,3 +47,31 @@ def test_bad_parallelism(text: str) -> None:
 def test_unknown_component_gives_a_hint() -> None:
     with pytest.raises(UsageError, match="Did you mean 'count'"):
         parse_parallelism(("cuont=2",), ("count", "split"))
+
+
+LAUGHS = "app:\n  a: &a [ha]\n" + "".join(
+    f"  {name}: &{name} [{', '.join([f'*{last}'] * 10)}]\n" for last, name in pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LAUGHS, "is not YAML: line 3: aliases are not allowed"),
+        ("app: 1\napp: 2\n", "is not YAML: line 2: the key 'app' is there twice"),
+    ],
+)
+def test_a_bad_settings_file_is_one_line(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    assert run(["config", "--config", str(file)]) == 2
+    assert capsys.readouterr() == ("", f"error: the config file {file} {said}\n")
+
+
+def test_settings_may_be_written_as_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("topology:\n  workers: 3\n")
+    assert run(["config", "topology.workers", "--config", str(file)]) == 0
+    assert "* topology.workers = 3\n" in capsys.readouterr().out

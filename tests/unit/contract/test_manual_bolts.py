@@ -91,6 +91,38 @@ def test_reset_timeout_gives_the_tree_its_time_again() -> None:
         assert (list(running.acked("words")), list(running.failed("words"))) == (["a"], [])
 
 
+def test_a_tuple_that_was_acked_no_longer_resets_a_timeout() -> None:
+    class Parts(ManualBolt):
+        """Acks the first half and keeps the second."""
+
+        def __init__(self) -> None:
+            self.held: list[Tuple] = []
+
+        def execute(self, tup: Tuple) -> None:
+            self.held.append(tup)
+            if len(self.held) == 1:
+                self.ack(tup)
+
+        def tick(self) -> None:
+            self.reset_timeout(self.held[0])
+
+    class Halves(Bolt):
+        outputs = ("half",)
+
+        def execute(self, tup: Tuple) -> None:
+            self.emit(["first"])
+            self.emit(["second"])
+
+    with LocalCluster(virtual_clock=True, record=True) as cluster:
+        builder = TopologyBuilder("halves", config={"topology.tick.tuple.freq.secs": 6})
+        builder.set_spout("words", Words("a"))
+        builder.set_bolt("halves", Halves()).shuffle_grouping("words")
+        builder.set_bolt("parts", Parts()).shuffle_grouping("halves")
+        running = cluster.submit(builder.create_topology(), config={"topology.message.timeout.secs": 10})
+        cluster.advance(12)
+        assert list(running.failed("words")) == ["a"]
+
+
 def test_a_manual_bolt_fails_by_hand_and_by_a_raise_if_still_open() -> None:
     class Choosy(ManualBolt):
         def execute(self, tup: Tuple) -> None:

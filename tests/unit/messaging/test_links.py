@@ -401,7 +401,7 @@ def test_gone_by_frame_and_by_word_is_believed_once() -> None:
     assert (event.address, event.incarnation, event.lost_roots) == (B, 22, ["root"])
     world.links[A].link(B).send(DATA, b"for the successor", "kept")
     world.take(A, notice)
-    assert world.links[A].gone(B, 22) == []
+    assert world.links[A].gone(B, 22) is None
     assert len(world.events[A]) == 1
     world.cut = set()
     world.stop(B)
@@ -411,13 +411,28 @@ def test_gone_by_frame_and_by_word_is_believed_once() -> None:
     assert len(world.events[A]) == 1
 
 
+def test_who_died_before_this_process_took_or_sent_anything_took_nothing_of_it() -> None:
+    """Of workers killed at once: the word of one's death may come to another's successor, which runs already."""
+    world = World()
+    links = world.start(A, 11, [B])
+    links.born_at = world.now
+    links.link(B).send(DATA, b"x", "root")
+    world.take(A, frames.gone(TOPOLOGY, 99, B, 22, age_s=0.5))
+    assert world.events[A] == []
+    assert 22 in links.fenced
+    world.take(A, frames.gone(TOPOLOGY, 99, B, 33, age_s=0.0))
+    (event,) = world.events[A]
+    assert isinstance(event, Gone)
+    assert (event.incarnation, event.lost_roots, event.died_at) == (33, ["root"], world.now)
+
+
 def test_a_death_before_the_first_answer_hands_back_what_was_queued() -> None:
     world = World()
     links = world.start(A, 11, [B])
     links.link(B).send(DATA, b"x", "root")
     assert links.gone(B, 22) == ["root"]
     links.link(B).send(DATA, b"x", "another")
-    assert links.gone(B, 22) == []
+    assert links.gone(B, 22) is None
 
 
 def test_word_of_our_own_death_is_not_believed() -> None:

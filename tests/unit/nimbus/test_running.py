@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from rainband.clock import VirtualClock
 from rainband.errors import ClusterUnavailable, NotReached, RainbandError, TopologyNotFound, UsageError
-from rainband.nimbus.running import Running
+from rainband.nimbus.running import Running, crash_loop, describe, status_text
 from rainband.records import (
     Done,
     ErrorRecord,
@@ -25,6 +26,8 @@ from rainband.records import (
     Statistics,
     Status,
     TopologySummary,
+    WorkerBeat,
+    WorkerState,
 )
 
 Answer = Callable[[float], Response]
@@ -174,3 +177,25 @@ def test_what_is_no_number_is_not_asked_for(call: Callable[[Running], object], s
     with pytest.raises(UsageError, match=said):
         call(cluster.running)
     assert cluster.asked in ([], [GetTopology("wc")])
+
+
+def beat(**of: Any) -> WorkerBeat:
+    return WorkerBeat(**{"topology_id": "t", "port": 1, "pid": 2, "incarnation": 3, "version": 1, **of})
+
+
+@pytest.mark.parametrize(
+    ("beats", "text"),
+    [
+        ([], "ACTIVE"),
+        ([beat(state=WorkerState.CRASHED, restarts=1, note="killed by SIGKILL")], "ACTIVE"),
+        ([beat(state=WorkerState.RUNNING, restarts=9)], "ACTIVE"),
+        ([beat(state=WorkerState.STARTING, restarts=9)], "ACTIVE"),
+        ([beat(state=WorkerState.STARTING, restarts=2, note="exit code 1")], "ACTIVE CRASHING"),
+        ([beat(state=WorkerState.RUNNING), beat(state=WorkerState.CRASHED, restarts=3, note="no")], "ACTIVE CRASHING"),
+    ],
+)
+def test_crashing_is_to_be_down_after_several_restarts(beats: list[WorkerBeat], text: str) -> None:
+    statistics = Statistics("flow", workers=tuple(beats))
+    assert status_text(statistics) == text
+    assert bool(crash_loop(statistics)) is ("CRASHING" in text)
+    assert describe(statistics).startswith(f"{text}, ")

@@ -33,3 +33,13 @@ def test_a_tree_that_failed_here_is_not_acked_by_the_last_report_from_elsewhere(
     books.settle()
     assert list(spout.done) == []
     assert list(spout.undone) == [("row", FAILED)]
+
+
+def test_a_tree_lets_go_of_its_message_id_with_the_verdict() -> None:
+    books, spout = books_of_one_spout()
+    for done in (True, False):
+        tree: Tree | None = spout.emitter.begin("row")
+        assert tree is not None
+        books.finish(tree, done)
+        assert tree.message_id is None
+    assert (list(spout.done), list(spout.undone)) == (["row"], [("row", FAILED)])

@@ -22,7 +22,7 @@ class Server:
 
     def __init__(
         self, window: Window, capacity: float = 10_000, latency: Callable[[int], float] = lambda number: 0.0,
-        batch: int = 1, step_s: float = 0.05, seen: bool = True,
+        batch: int = 1, step_s: float = 0.05, seen: bool = True, timeout_s: float = TIMEOUT_S,
     ) -> None:  # fmt: skip
         self.window = window
         self.capacity = capacity
@@ -30,6 +30,7 @@ class Server:
         self.batch = batch
         self.step_s = step_s
         self.seen = seen  # the queue is in the spout's own worker
+        self.timeout_s = timeout_s
         self.now = 0.0
         self.room = 0.0
         self.queue: deque[tuple[float, float]] = deque()  # started, ready
@@ -64,15 +65,15 @@ class Server:
                 self.settle(started)
             self.held.clear()
         begun = [self.queue[0][0], *self.held] if self.queue else self.held
-        if begun and min(begun) <= self.now - TIMEOUT_S:
+        if begun and min(begun) <= self.now - self.timeout_s:
             since = [started for started, _ in self.queue] + self.held
-            self.timed_out += sum(started <= self.now - TIMEOUT_S < started + self.step_s for started in since)
+            self.timed_out += sum(started <= self.now - self.timeout_s < started + self.step_s for started in since)
         self.window.held_back(self.now, self.acked)
         queued = self.seen and bool(self.queue)
         self.window.measure(self.now, self.acked, self.pending, self.acked, self.complete_s, self.timed_out, queued)
 
     def settle(self, started: float) -> None:
-        if self.now - started < TIMEOUT_S:
+        if self.now - started < self.timeout_s:
             self.acked += 1
             self.complete_s += self.now - started
 
@@ -141,6 +142,13 @@ def test_does_not_hold_more_than_completes_in_a_third_of_the_timeout(capacity: f
     assert 0.9 * capacity <= rate
     assert max(server.sizes) <= capacity * TIMEOUT_S / 3 + 1
     assert server.timed_out == lost
+
+
+def test_nothing_times_out_at_a_slow_sink_however_short_the_timeout() -> None:
+    """64 trees take a third of the timeout: there is no time to find out that twice as many are too many."""
+    server = Server(Window(1 << 20, 2.0, 0.0), 100, lambda number: 0.01, step_s=0.01, timeout_s=2.0)
+    assert server.run(30) >= 90
+    assert server.timed_out == 0
 
 
 def test_a_sink_that_becomes_slow_times_nothing_out_for_long() -> None:
