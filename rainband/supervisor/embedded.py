@@ -80,16 +80,15 @@ class EmbeddedCluster:
 
         Raises Refused (port or state directory) or what ended a daemon (with its last words); then nothing is running.
         """
+        if self.port:
+            self._check_port()
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = disk.take_lock(self.state / LOCK, "Stop that one first, or choose another state directory")
         except OSError as error:
             raise unwritable(self.state, error) from None
         try:
-            if self.port:
-                self._check_port()
-            else:
-                self.port = ports.choose(1, self.host)[0]
+            self.port = self.port or ports.choose(1, self.host)[0]
             for name in self.names:
                 self._start(name)
             self._wait_ready(timeout_s)

@@ -69,6 +69,7 @@ def test_pipes_that_nobody_reads_and_streams_that_are_closed(line: str, code: in
 def test_an_interrupt_while_all_is_still_being_imported_has_no_traceback() -> None:
     script = f"""
 import builtins, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 def interrupted(name, *rest, real=builtins.__import__):
     if name == "click":
         os.kill(os.getpid(), signal.SIGINT)
