@@ -216,7 +216,8 @@ def test_topology_runs_and_leaves_nothing_behind(cluster: Cluster) -> None:
     assert any("prepared task" in log.read_text() for log in logs)
     running.kill(wait_s=0)
     cluster.wait(lambda: not cluster.workers())
-    cluster.wait(lambda: {path.name for path in (cluster.state / "topologies").iterdir()} == {"control", "lease", "nimbus"})
+    homes = cluster.state / "topologies"
+    cluster.wait(lambda: {path.name for path in homes.iterdir()} == {"control", "lease", "nimbus"})
 
 
 def test_killed_worker_is_replaced_and_nothing_is_lost(cluster: Cluster) -> None:
