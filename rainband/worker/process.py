@@ -161,7 +161,11 @@ class WorkerProcess:
         return plan, assignment
 
     def _enter_code(self) -> None:
-        """The topology's own modules come first on the path and its files are here, as where it was written."""
+        """The topology's own modules come first on the path and its files are here, as where it was written.
+
+        Nothing is compiled into its home: with an open umask others could write there what the next worker runs.
+        """
+        sys.dont_write_bytecode = True
         code = self.home / CODE
         os.chdir(code)
         sys.path.insert(0, str(code))
