@@ -21,6 +21,7 @@ HOT = (
     "rainband/messaging/links.py",
     "rainband/worker/routes.py",
     "rainband/worker/emit.py",
+    "rainband/worker/spouts.py",
     "rainband/worker/tasks.py",
     "rainband/worker/books.py",
     "rainband/worker/transfer.py",

@@ -24,7 +24,7 @@ from rainband.worker.bind import Reliable, bind_methods
 from rainband.worker.emit import OUTSIDE, OUTSIDE_FIX, Emitter
 from rainband.worker.returned import unfinished
 from rainband.worker.side import is_side
-from rainband.worker.tasks import SpoutTask
+from rainband.worker.spouts import SpoutTask
 from rainband.worker.wiring import LocalTask
 
 WATCHED_MAX = 4096

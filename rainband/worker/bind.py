@@ -13,7 +13,8 @@ from rainband.topology.tuples import Tuple
 from rainband.worker.emit import FORGOTTEN, BoltEmitter, Emitter, ManualEmitter, SpoutEmitter, forgotten
 from rainband.worker.reliable import DeadLetter, ReliableBook, Row
 from rainband.worker.routes import Agenda
-from rainband.worker.tasks import LOST, BatchBoltTask, BoltTask, ManualBoltTask, PlainBoltTask, SpoutTask
+from rainband.worker.spouts import LOST, SpoutTask
+from rainband.worker.tasks import BatchBoltTask, BoltTask, ManualBoltTask, PlainBoltTask
 
 
 class Instruments(Protocol):
@@ -61,9 +62,10 @@ def bolt_task(
     agenda: Agenda,
     clock: Callable[[], float],
     batch_size: int,
+    patience_s: float,
     instruments: Instruments | None,
 ) -> BoltTask:
-    """The runner of one bolt task on the worker's own loop."""
+    """The runner of one bolt task on the worker's own loop. `patience_s`: how long it may wait for a fuller batch."""
     component = emitter.component
     bind_emits(instance, emitter, instruments)
     batch = getattr(instance, "execute_batch", None)
@@ -75,11 +77,18 @@ def bolt_task(
         bind_methods(instance, {"ack": emitter.ack, "fail": emitter.fail, "reset_timeout": emitter.reset_timeout})
         if batch is None:
             return ManualBoltTask(level, limit, agenda, clock, emitter, execute, None, batch_size)
-        return ManualBoltTask(level, limit, agenda, clock, emitter, None, execute, batch_size)
+        return patient(ManualBoltTask(level, limit, agenda, clock, emitter, None, execute, batch_size), patience_s)
     assert isinstance(emitter, BoltEmitter)
     if batch is not None:
-        return BatchBoltTask(level, limit, agenda, clock, emitter, execute, batch_size, 0.0)
+        return patient(BatchBoltTask(level, limit, agenda, clock, emitter, execute, batch_size), patience_s)
     return PlainBoltTask(level, limit, agenda, clock, emitter, execute)
+
+
+def patient(task: BatchBoltTask | ManualBoltTask, patience_s: float) -> BoltTask:
+    """Have the task wait for a full batch, but no longer than that."""
+    task.fill = task.size
+    task.patience_s = patience_s
+    return task
 
 
 def spout_task(

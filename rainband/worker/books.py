@@ -12,7 +12,7 @@ from mypy_extensions import i64
 
 from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS, Group, Ledger, Tree, Verdict
 from rainband.worker.routes import Agenda, Outbox, Target
-from rainband.worker.tasks import FAILED, LOST, TIMED_OUT, SpoutTask
+from rainband.worker.spouts import FAILED, LOST, TIMED_OUT, SpoutTask
 
 INDEX_SHIFT: Final = COUNTER_BITS + INCARNATION_BITS
 

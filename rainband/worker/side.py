@@ -29,7 +29,8 @@ from rainband.worker.emit import (
 )
 from rainband.worker.lanes import CURRENT, Call, Lane
 from rainband.worker.routes import Agenda, Target
-from rainband.worker.tasks import BoltTask, SpoutTask
+from rainband.worker.spouts import SpoutTask
+from rainband.worker.tasks import BoltTask
 
 if TYPE_CHECKING:
     pass

@@ -25,7 +25,8 @@ from rainband.worker.emit import BoltEmitter, ManualEmitter, Output, Route, Spou
 from rainband.worker.routes import Agenda, Edge, Gate, Outbox, Runner, Target
 from rainband.worker.side import is_side
 from rainband.worker.sides import Sides
-from rainband.worker.tasks import BoltTask, OnError, SpoutTask
+from rainband.worker.spouts import SpoutTask
+from rainband.worker.tasks import BoltTask, OnError
 from rainband.worker.window import Window
 
 SPREADING = ("shuffle", "none", "local_or_shuffle")
@@ -197,6 +198,7 @@ class Wiring:
         else:
             emitter = BoltEmitter(made.component, made.task, made.outputs, gate, self.agenda, self.pickle_types)
         size: int = made.context.config["topology.batch.size"]
+        patience_s = float(made.context.config["topology.batch.timeout.ms"]) / 1000.0
         if is_side(instance):
             made.bolt = self.sides.bolt(
                 instance,
@@ -210,7 +212,8 @@ class Wiring:
             )
         else:
             made.bolt = bolt_task(
-                instance, emitter, component.level, self.limit, self.agenda, self.clock, size, self.instruments
+                instance, emitter, component.level, self.limit, self.agenda, self.clock, size, patience_s,
+                self.instruments,
             )
         made.bolt.on_error = self.report
         self.runners[made.task] = made.bolt

@@ -34,8 +34,9 @@ from rainband.worker.life import Life, Positions
 from rainband.worker.reports import ErrorReports
 from rainband.worker.routes import Agenda, Outbox, Run
 from rainband.worker.sides import Sides
+from rainband.worker.spouts import LOST, SpoutTask
 from rainband.worker.stalls import Stalls
-from rainband.worker.tasks import LOST, BoltTask, SpoutTask
+from rainband.worker.tasks import BoltTask
 from rainband.worker.transfer import Inbound, Outbound, roots_of
 from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring
@@ -418,6 +419,7 @@ class Worker:
                     runner.gate.parked.append(runner)
                 elif runner.waiting:
                     runner.ready = False
+                    self.timer_at = min(self.timer_at, runner.due_at)
                 else:
                     agenda.ready[level].append(runner)
                     agenda.ready_count += 1
@@ -450,6 +452,9 @@ class Worker:
                 self.measure(made.spout, made.window, now)
         if self.timeouts:
             self.expire(now)
+        for made in self.wiring.tasks.values():
+            if made.bolt is not None and now >= made.bolt.due_at:
+                self.agenda.mark(made.bolt)
         for made in self.ticks:
             if made.opened and now >= made.tick_due and made.tick_s is not None:
                 made.tick_due = max(made.tick_due + made.tick_s, now)

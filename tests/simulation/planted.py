@@ -28,8 +28,8 @@ from rainband.worker.emit import BoltEmitter, ManualEmitter
 from rainband.worker.life import Life
 from rainband.worker.reliable import ReliableBook
 from rainband.worker.routes import Agenda, EdgeIds, Runner, Target
+from rainband.worker.spouts import FAILED, SpoutTask
 from rainband.worker.stalls import Stalls
-from rainband.worker.tasks import FAILED, SpoutTask
 from rainband.worker.transfer import Inbound
 from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring

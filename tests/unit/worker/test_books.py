@@ -8,7 +8,7 @@ from rainband.acker.ledger import Pending, Tree
 from rainband.worker.books import Books
 from rainband.worker.emit import SpoutEmitter
 from rainband.worker.routes import Agenda, Gate
-from rainband.worker.tasks import FAILED, SpoutTask
+from rainband.worker.spouts import FAILED, SpoutTask
 
 SPOUT = 1
 

@@ -10,7 +10,8 @@ from rainband.acker.ledger import Pending
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.emit import BoltEmitter, Output, SpoutEmitter
 from rainband.worker.routes import Agenda, Gate
-from rainband.worker.tasks import PlainBoltTask, SpoutTask
+from rainband.worker.spouts import SpoutTask
+from rainband.worker.tasks import PlainBoltTask
 
 TURN = 256
 
