@@ -25,6 +25,9 @@ from benchmarks.uncompiled import measure_uncompiled
 RAINBAND = "rainband"
 STORM = "Apache Storm"
 FEW_CORES = "best"
+PYTHON_BOLTS = "Storm with Python bolts"
+STREAMPARSE = "streamparse's pystorm"
+PIPES_PENDING = 500
 PROFILES = ("defaults", "tuned", FEW_CORES)
 SEARCH_S = 5.0
 WORD_COUNT, WORD_COUNT_FREE = "word count, acked", "word count, no acking"
@@ -151,12 +154,15 @@ def storms() -> list[Contender]:
         )
         for profile in PROFILES
     ]  # fmt: skip
-    shell = partial(storm, "word-count-shell", 1, True, "defaults")
-    return [*found, Contender(WORD_COUNT, "Storm with Python bolts", "over pipes, 1 worker", shell, slow=True)]
+    pipes = [
+        Contender(WORD_COUNT, PYTHON_BOLTS, f"{title}, 1 worker", partial(storm, bench, 1, True, "defaults"), slow=True)
+        for title, bench in ((STREAMPARSE, "word-count-streamparse"), ("bare pipes", "word-count-shell"))
+    ]
+    return [*found, *pipes]
 
 
 def is_storm(contender: Contender) -> bool:
-    return contender.engine in (STORM, "Storm with Python bolts")
+    return contender.engine in (STORM, PYTHON_BOLTS)
 
 
 def find_pending(session: Session, chosen: Sequence[Contender], given: int | None) -> None:
@@ -169,8 +175,8 @@ def find_pending(session: Session, chosen: Sequence[Contender], given: int | Non
             if not acking:
                 continue
             limit = given
-            if bench == "word-count-shell":
-                limit = 500
+            if bench in ("word-count-shell", "word-count-streamparse"):
+                limit = PIPES_PENDING
             if limit is None:
                 if session.storm is None:
                     session.storm = stack.enter_context(StormCluster())

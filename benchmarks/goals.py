@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.compare import CHAIN, FEW_CORES, RAINBAND, STORM, WORD_COUNT, WORD_COUNT_FREE, Score
+from benchmarks.compare import (
+    CHAIN,
+    FEW_CORES,
+    PYTHON_BOLTS,
+    RAINBAND,
+    STORM,
+    STREAMPARSE,
+    WORD_COUNT,
+    WORD_COUNT_FREE,
+    Score,
+)
 from benchmarks.results import Result
 
 Own = Mapping[str, Result]
@@ -92,7 +102,8 @@ def against_others(table: Table) -> list[Goal]:
     floor = table.cpu(WORD_COUNT_FREE, "bare Python loop")
     free = table.rate(WORD_COUNT_FREE, RAINBAND)
     bytewax = table.rate(WORD_COUNT_FREE, "bytewax", without="batches")
-    shell = table.rate(WORD_COUNT, "Storm with Python bolts")
+    streamparse = table.rate(WORD_COUNT, PYTHON_BOLTS, STREAMPARSE)
+    pipes = table.rate(WORD_COUNT, PYTHON_BOLTS, without=STREAMPARSE)
     storm_two = table.rate(WORD_COUNT, STORM, "2 workers")
     storm_free = table.rate(WORD_COUNT_FREE, STORM)
     batch = table.rate(WORD_COUNT, RAINBAND, "execute_batch")
@@ -113,7 +124,8 @@ def against_others(table: Table) -> list[Goal]:
         Goal("chain, acked, 2 workers, of Storm's best with 2 workers", chain_two, 1.5, 3),
         Goal("uncompiled word count, acked, 1 worker, of Storm's best", over(plain, storm), 0.25, 0.4),
         Goal("the same, of motorway", over(plain, table.rate(WORD_COUNT, "motorway")), 30),
-        Goal("the same, of Storm with Python bolts", over(plain, shell), 50),
+        Goal("the same, of Storm with Python bolts as streamparse runs them", over(plain, streamparse), 50),
+        Goal("the same, of a bare loop of json on Storm's pipes (an aim only)", over(plain, pipes), 0, 50),
     ]
 
 

@@ -20,8 +20,10 @@ from benchmarks.peers.command import main, pair, parser
 from benchmarks.peers.corpus import corpus, lines_file
 from benchmarks.peers.rows import Window, WrongCount, row
 from benchmarks.peers.storm_daemons import VERSION, NimbusRefused, StormDaemons
+from benchmarks.peers.venvs import python_with
 
-BENCHES = ("word-count", "chain", "word-count-shell")
+BENCHES = ("word-count", "chain", "word-count-shell", "word-count-streamparse")
+PYSTORM = "3.1.4"
 PENDING = (500, 1000, 2000, 4000, 8000, 16000)
 WARM_UP_S = 20.0
 
@@ -107,10 +109,9 @@ class StormCluster:
         name = f"{bench}-{next(self._rounds)}"
         meter_dir = self.daemons.root / "meters" / name
         meter_dir.mkdir(parents=True)
+        python = str(python_with("pystorm", PYSTORM)) if bench == "word-count-streamparse" else sys.executable
         paths = {"rainband.meter.dir": str(meter_dir), "rainband.lines.dir": str(self.lines)}
-        self.daemons.ask(
-            "submit", name=name, bench=bench, acking=acking, python=sys.executable, conf={**settings, **paths}
-        )
+        self.daemons.ask("submit", name=name, bench=bench, acking=acking, python=python, conf={**settings, **paths})
         try:
             window = self._observe(
                 name,

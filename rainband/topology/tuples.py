@@ -42,6 +42,8 @@ class Tuple:
     Raises UnknownField (a KeyError) for a name the stream lacks, IndexError for a position it lacks.
     """
 
+    __slots__ = ("_anchor", "_source", "_values")
+
     def __init__(self, values: tuple[Any, ...], source: Source, anchor: object = None) -> None:
         self._values = values
         self._source = source

@@ -258,8 +258,6 @@ class SideBoltTask(BoltTask):
                     emitter.fail_with(tup, self.cause(call.error))
 
     def deliver(self, op: Emitted, anchor: Tree | None) -> None:
-        self.emitter.emitted += 1
-        op.out.emitted += 1
         self.emitter.hand_over(op.out, op.row, op.picked, anchor)
 
 
@@ -406,8 +404,6 @@ class SideSpoutTask(SpoutTask):
                 self.error(error)
                 return
         tree = emitter.begin(op.subject)
-        emitter.emitted += 1
-        op.out.emitted += 1
         emitter.hand_over(op.out, op.row, op.picked, tree)
         if tree is not None:
             emitter.agenda.release(tree)

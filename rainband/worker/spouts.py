@@ -169,7 +169,7 @@ class SpoutTask:
                 self.limited = True
                 more = False
                 break
-            before = emitter.emitted
+            before = emitter.begun
             calls += 1
             try:
                 result = next_tuple()
@@ -180,7 +180,7 @@ class SpoutTask:
                 more = False
                 break
             self.pause_s = 0.0
-            if emitter.emitted == before:
+            if emitter.begun == before:
                 self.idle_until = max(now + self.wait_s, self.sleep_until)
                 more = False
                 break

@@ -49,7 +49,7 @@ def spout_of(calls: Calls) -> SpoutTask:
 
     def next_tuple() -> None:
         calls.call()
-        emitter.emitted += 1
+        emitter.begun += 1
 
     task = SpoutTask(1, calls.clock, emitter, next_tuple, calls.call, calls.call, 0.0)
     task.active = True

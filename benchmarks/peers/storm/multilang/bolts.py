@@ -1,4 +1,4 @@
-"""Split and Count for Storm's multilang pipes, the way Python runs on Storm without rainband.
+"""Split and Count for Storm's multilang pipes by the shortest possible program.
 
 Started by a ShellBolt as `python bolts.py split` or `python bolts.py count`. The protocol is the one
 described in Storm's page "Multi-Lang Protocol": JSON messages on stdin and stdout, each followed by a line
@@ -57,7 +57,7 @@ class Split:
         """Nothing to report: words are counted further down."""
 
 
-class Count:
+class Tally:
     """How often each word came; the totals go to the meter's directory like those of the worker JVMs."""
 
     def __init__(self, meter_dir: Path) -> None:
@@ -66,15 +66,14 @@ class Count:
         self.file = meter_dir / f"{os.getpid()}.json"
         self.report_at = 0.0
 
-    def execute(self, tup: dict[str, Any]) -> None:
+    def add(self, word: str) -> None:
         """Count one word."""
-        word = tup["tuple"][0]
         self.counts[word] = self.counts.get(word, 0) + 1
         self.reached += 1
         if self.reached % 64 == 0:
-            self.idle()
+            self.report()
 
-    def idle(self) -> None:
+    def report(self) -> None:
         """Write the totals, a few times a second at most."""
         now = time.monotonic()
         if now < self.report_at:
@@ -84,6 +83,21 @@ class Count:
         partial = self.file.with_suffix(".tmp")
         partial.write_text(json.dumps(totals))
         partial.replace(self.file)
+
+
+class Count:
+    """Words into a tally."""
+
+    def __init__(self, meter_dir: Path) -> None:
+        self.tally = Tally(meter_dir)
+
+    def execute(self, tup: dict[str, Any]) -> None:
+        """Count one word."""
+        self.tally.add(tup["tuple"][0])
+
+    def idle(self) -> None:
+        """The last totals, when no word comes any more."""
+        self.tally.report()
 
 
 def main(kind: str) -> None:

@@ -10,8 +10,8 @@ import org.apache.storm.tuple.Fields;
 final class PipeBolt extends ShellBolt implements IRichBolt {
   private final String[] fields;
 
-  PipeBolt(String python, String kind, String... fields) {
-    super(python, "bolts.py", kind);
+  PipeBolt(String python, String script, String kind, String... fields) {
+    super(python, script, kind);
     this.fields = fields;
   }
 

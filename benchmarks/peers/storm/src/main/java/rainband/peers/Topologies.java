@@ -4,7 +4,7 @@ import org.apache.storm.generated.StormTopology;
 import org.apache.storm.topology.TopologyBuilder;
 import org.apache.storm.tuple.Fields;
 
-/** The three shapes that are compared. */
+/** The shapes that are compared. */
 final class Topologies {
   private Topologies() {}
 
@@ -13,7 +13,9 @@ final class Topologies {
       case "word-count":
         return wordCount(acking);
       case "word-count-shell":
-        return shellWordCount(acking, python);
+        return shellWordCount(acking, python, "bolts.py");
+      case "word-count-streamparse":
+        return shellWordCount(acking, python, "streamparse_bolts.py");
       case "chain":
         return chain(acking);
       default:
@@ -29,11 +31,11 @@ final class Topologies {
     return builder.createTopology();
   }
 
-  private static StormTopology shellWordCount(boolean acking, String python) {
+  private static StormTopology shellWordCount(boolean acking, String python, String script) {
     TopologyBuilder builder = new TopologyBuilder();
     builder.setSpout("lines", new LineSpout(acking), 1);
-    builder.setBolt("split", new PipeBolt(python, "split", "word"), 2).shuffleGrouping("lines");
-    builder.setBolt("count", new PipeBolt(python, "count"), 2).fieldsGrouping("split", new Fields("word"));
+    builder.setBolt("split", new PipeBolt(python, script, "split", "word"), 2).shuffleGrouping("lines");
+    builder.setBolt("count", new PipeBolt(python, script, "count"), 2).fieldsGrouping("split", new Fields("word"));
     return builder.createTopology();
   }
 
