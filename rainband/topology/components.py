@@ -111,6 +111,22 @@ class ReliableSpout(Spout):
             """Go on from there. Called after `open`, only if a position was stored."""
 
 
+class _ByHand:
+    """A method of Storm's bolts that a `Bolt` does not have: looking for it says who has.
+
+    No `__getattr__`, which would keep the interpreter from specialising every look-up on a bolt.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, bolt: Bolt | None, kind: type[Bolt]) -> NoReturn:
+        raise AttributeError(
+            f"'{kind.__name__}' has no {self.name}(): a Bolt's tuple is acked when execute returns, and failed by a "
+            "raise; to do it by hand derive from ManualBolt"
+        )
+
+
 class Bolt(Component):
     """What is done with tuples. What `execute` emits is anchored to its tuple, which is acked when `execute` returns.
 
@@ -142,15 +158,9 @@ class Bolt(Component):
         _refuse(self, "emit_direct")
 
     if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Only for names that are not there: say who has those of Storm's bolts."""
-            if name in ("ack", "fail", "reset_timeout"):
-                raise AttributeError(
-                    f"'{type(self).__name__}' has no {name}(): a Bolt's tuple is acked when execute returns, and "
-                    "failed by a raise; to do it by hand derive from ManualBolt",
-                )
-            return object.__getattribute__(self, name)
+        ack = _ByHand("ack")
+        fail = _ByHand("fail")
+        reset_timeout = _ByHand("reset_timeout")
 
     if TYPE_CHECKING:
 
