@@ -21,6 +21,7 @@ from rainband.local.recording import Loop, Probe, Recorder
 from rainband.messaging.network import MemoryHub
 from rainband.messaging.rpc import failure
 from rainband.nimbus.core import Nimbus
+from rainband.nimbus.statistics import ERRORS_MAX
 from rainband.records import (
     Assignment,
     Done,
@@ -93,7 +94,7 @@ class Engine:
         self.loop = Loop()
         self.guests: dict[str, Guest] = {}
         store = MemoryStore(f"{self.random.getrandbits(128):032x}")
-        self.nimbus = Nimbus(store, MemoryBlobs(), settings, clock.now(), require_bundle=False)
+        self.nimbus = Nimbus(store, MemoryBlobs(), settings, clock.now(), require_bundle=False, errors_max=ERRORS_MAX)
         self.hosts = [
             Host(
                 f"local-{number + 1}",

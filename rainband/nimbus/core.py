@@ -23,7 +23,7 @@ from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_coun
 from rainband.nimbus.scheduler import Schedule, place
 from rainband.nimbus.shelf import Shelf
 from rainband.nimbus.stacks import StackDesk
-from rainband.nimbus.statistics import Tally
+from rainband.nimbus.statistics import COMPONENT_ERRORS_MAX, Tally
 from rainband.records import (
     Activate,
     Assignment,
@@ -64,7 +64,7 @@ SEND_TURN_S = 10.0
 class Nimbus:
     """The leader. Takes the lead of `store` at once; raises StoreError when that cannot be read or written.
 
-    `require_bundle=False` is for in-process clusters, whose workers have the code already.
+    `require_bundle=False`: workers have the code, as in-process ones do. `errors_max` are kept of each component.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Nimbus:
         *,
         address: str = "in process",
         require_bundle: bool = True,
+        errors_max: int = COMPONENT_ERRORS_MAX,
     ) -> None:
         self.config = Config.layer(config)
         self.address = address
@@ -87,7 +88,8 @@ class Nimbus:
         values = store.read_all().values
         self._entries, self.damaged = read_entries(values)
         self._counter = read_counter(values, self._entries)
-        self._tallies = {topology_id: Tally() for topology_id in self._entries}
+        self._new_tally = partial(Tally, errors_max)
+        self._tallies = {topology_id: self._new_tally() for topology_id in self._entries}
         self._reached: dict[str, dict[int, bytes]] = {}
         self._missing: dict[str, int] = {}
         self._due = {i: now + e.row.remaining_s for i, e in self._entries.items() if e.row.remaining_s is not None}
@@ -369,7 +371,7 @@ class Nimbus:
             self._roster.changed = True
             return
         self._entries[topology_id] = new
-        self._tallies.setdefault(topology_id, Tally()).keep_only(new.slots)
+        self._tallies.setdefault(topology_id, self._new_tally()).keep_only(new.slots)
         if new.row.remaining_s is None:
             self._due.pop(topology_id, None)
         if old is not None and old.slots - new.slots:

@@ -25,6 +25,7 @@ from rainband.records import (
 )
 
 ERRORS_MAX = 1000
+COMPONENT_ERRORS_MAX = 25
 COUNTERS_MAX = 1000
 ABSENT_S = 3.0
 NO_WORKER = 0  # the incarnation of a beat that a supervisor wrote because no worker did
@@ -53,9 +54,13 @@ class Heard:
 
 
 class Tally:
-    """The reports of one topology's workers."""
+    """The reports of one topology's workers, and the newest `errors_max` errors of each component.
 
-    def __init__(self) -> None:
+    An error comes with some KiB of traceback, or of the last words of a worker that was killed.
+    """
+
+    def __init__(self, errors_max: int = COMPONENT_ERRORS_MAX) -> None:
+        self._errors_max = errors_max
         self._heard: dict[Slot, Heard] = {}
         self._retired: dict[Slot, int] = {}
         self._left: dict[Slot, Left] = {}
@@ -77,6 +82,8 @@ class Tally:
             if left is None:
                 return
             self._take_back(slot, left, beat)
+        self._remember(beat.errors)
+        beat = msgspec.structs.replace(beat, errors=())
         last = self._heard.get(slot)
         if last is not None and last.beat == beat:
             last.present = True  # the supervisor repeats what it last heard: no new look
@@ -84,7 +91,6 @@ class Tally:
         self._turn += 1
         if last is not None and last.beat.incarnation != NO_WORKER:
             if beat.incarnation == NO_WORKER:
-                self._remember(beat.errors)
                 beat = msgspec.structs.replace(last.beat, state=beat.state, restarts=beat.restarts, note=beat.note)
             elif last.beat.incarnation != beat.incarnation:
                 self._fold(slot)
@@ -94,7 +100,6 @@ class Tally:
                 self._fold_tasks(count for count in last.beat.tasks if count.task not in staying)
         self._heard[slot] = Heard(beat, True, self._turn)
         self._seeking.update(beat.positions)
-        self._remember(beat.errors)
 
     def silence(self, slots: Iterable[Slot]) -> None:
         """Their supervisor reported, and has no worker there."""
@@ -262,7 +267,10 @@ class Tally:
             known = self._errors.get(key)
             if known is None or known.count < error.count:
                 self._errors[key] = error
-            while len(self._errors) > ERRORS_MAX:
+            alike = [kept for kept in self._errors if kept[0] == error.component]
+            if len(alike) > self._errors_max:
+                del self._errors[alike[0]]
+            elif len(self._errors) > ERRORS_MAX:
                 self._errors.popitem(last=False)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from kit.clusters import beat, word_count
 from rainband.nimbus.rows import Entry, TopologyRow
-from rainband.nimbus.statistics import ERRORS_MAX, Tally
+from rainband.nimbus.statistics import COMPONENT_ERRORS_MAX, ERRORS_MAX, Tally
 from rainband.records import (
     Assignment,
     ErrorRecord,
@@ -274,8 +274,29 @@ def test_a_wait_is_over_when_every_worker_paused_and_has_nothing_pending() -> No
         assert tally.settled(at, heard_s) == settled, (beats, heard_s)
 
 
-def test_errors_are_bounded() -> None:
+def errors_of(component: str, count: int) -> tuple[ErrorRecord, ...]:
+    return tuple(ErrorRecord(component, 6, "h", 1, float(n), "E", "Traceback ...") for n in range(count))
+
+
+def test_the_newest_errors_of_each_component_are_kept() -> None:
     tally = Tally()
-    errors = tuple(ErrorRecord("split", 6, "h", 1, float(n), "E") for n in range(ERRORS_MAX + 5))
-    tally.hear(ONE, beat(ID, 6700, 1, errors=errors))
-    assert [error.at for error in tally.errors()] == [float(n) for n in range(5, ERRORS_MAX + 5)]
+    tally.hear(ONE, beat(ID, 6700, 1, errors=errors_of("count", 1)))
+    tally.hear(ONE, beat(ID, 6700, 1, errors=errors_of("split", COMPONENT_ERRORS_MAX + 5)))
+    assert [error.at for error in tally.errors("split")] == [float(n) for n in range(5, COMPONENT_ERRORS_MAX + 5)]
+    assert tally.errors("count") == errors_of("count", 1), "a component with many errors does not hide another one's"
+
+
+def test_errors_of_all_components_together_are_bounded() -> None:
+    tally = Tally(errors_max=ERRORS_MAX)
+    tally.hear(ONE, beat(ID, 6700, 1, errors=errors_of("count", 5)))
+    tally.hear(ONE, beat(ID, 6700, 1, errors=errors_of("split", ERRORS_MAX)))
+    assert tally.errors() == errors_of("split", ERRORS_MAX)
+
+
+def test_a_beat_is_kept_without_its_errors() -> None:
+    tally = Tally()
+    at = entry(ONE)
+    for _ in range(2):  # the supervisor says it again when it did not hear that Nimbus has it
+        tally.hear(ONE, beat(ID, 6700, 1, errors=errors_of("split", 1)))
+    assert tally.errors() == errors_of("split", 1)
+    assert [worker.errors for worker in total(tally, at).workers] == [()]
