@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Protocol
 
 import zmq
@@ -36,6 +36,7 @@ Fate = Callable[[str, str, bytes], Sequence[float]]
 
 FRAMES_QUEUED_MAX = 1024
 RECEIVE_LIMIT = 256
+UNWANTED_LOOKS = 10
 
 
 class Network(Protocol):
@@ -52,9 +53,6 @@ class Network(Protocol):
 
     def wake(self) -> None:
         """End the present or the next `wait`. From any thread."""
-
-    def forget(self, address: str) -> None:
-        """Close the way to `address`, if there is one."""
 
     def close(self) -> None:
         """Give everything back; frames still on their way may be lost."""
@@ -79,6 +77,7 @@ class ZmqNetwork:
             raise
         self.address = f"{host}:{self.port}"
         self._out: dict[str, Socket] = {}
+        self._unwanted: dict[str, int] = {}
         self._bell = Bell()
         self._poller = zmq.Poller()
         self._poller.register(self._pull, zmq.POLLIN)
@@ -140,10 +139,18 @@ class ZmqNetwork:
     def wake(self) -> None:
         self._bell.ring()
 
-    def forget(self, address: str) -> None:
-        socket = self._out.pop(address, None)
-        if socket is not None:
-            socket.close()
+    def tend(self, wanted: Set[str]) -> None:
+        """Each second: close the ways to all but `wanted` that were unwanted UNWANTED_LOOKS times in a row.
+
+        libzmq keeps the pipes of connections that came and went until their socket is used again. So each process that
+        ever lived at an address to which nothing is sent would cost 14 KiB; a look at the socket lets go of them.
+        """
+        self._unwanted = {address: self._unwanted.get(address, 0) + 1 for address in self._out.keys() - wanted}
+        for address, looks in self._unwanted.items():
+            if looks >= UNWANTED_LOOKS:
+                self._out.pop(address).close()
+        for socket in self._out.values():
+            socket.getsockopt(zmq.EVENTS)
 
     @property
     def refused(self) -> int:
@@ -255,9 +262,6 @@ class MemoryNetwork:
 
     def wake(self) -> None:
         self._hub.wake()
-
-    def forget(self, address: str) -> None:
-        pass
 
     def close(self) -> None:
         if not self._closed:

@@ -156,9 +156,8 @@ class Supervisor:
         if assignment is None or name not in assignment.hosts:
             return
         dead = assignment.address(SlotName(name, port))
-        for peer in assignment.slots():
-            if peer.supervisor != name:
-                self.obituaries.append(Obituary(now, assignment.address(peer), topology_id, dead, incarnation))
+        for reader in self._peers_elsewhere(assignment):
+            self.obituaries.append(Obituary(now, reader, topology_id, dead, incarnation))
         self._send_obituaries(now)
 
     def tell_of_the_dead(self, port: int, topology_id: str) -> None:
@@ -271,7 +270,7 @@ class Supervisor:
             waiting[descriptor].process_ended(now)
 
     def _look(self, now: float) -> None:
-        """Once a second: are the workers alive, and is there a home nobody needs?"""
+        """Once a second: are the workers alive, and is there a home or a connection nobody needs?"""
         self.look_at = now + LOOK_S
         for station in self.stations.values():
             station.look(now)
@@ -281,6 +280,9 @@ class Supervisor:
         for topology_id in self.disk.homes():
             if topology_id not in needed:
                 self.disk.remove_home(topology_id)
+        if self.network is not None:
+            assignments = self.disk.memory.assignments.values()
+            self.network.tend({reader for assignment in assignments for reader in self._peers_elsewhere(assignment)})
 
     # Code
 
@@ -400,6 +402,11 @@ class Supervisor:
                     station.ask_stacks(now)
 
     # Peers elsewhere
+
+    def _peers_elsewhere(self, assignment: Assignment) -> list[str]:
+        """Addresses of its workers at other supervisors."""
+        name = self.disk.memory.supervisor
+        return [assignment.address(peer) for peer in assignment.slots() if peer.supervisor != name]
 
     def _send_obituaries(self, now: float) -> None:
         """Frames to workers on other hosts, until the connection takes them or it no longer matters."""

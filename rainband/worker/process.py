@@ -233,6 +233,7 @@ class WorkerProcess:
         if due:
             self.log.check()
             self.line.renew()
+            self.network.tend(self.worker.links.by_address.keys())
             if not self._still_wanted():
                 self.stop_wanted = True
             self._look_at_lease(now)

@@ -19,7 +19,7 @@ from rainband.messaging import frames
 from rainband.messaging.frames import DATA
 from rainband.messaging.keys import Keys
 from rainband.messaging.links import Condemned, Gone, Links, PeerReplaced
-from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.network import UNWANTED_LOOKS, ZmqNetwork
 
 TOPOLOGY = 5
 
@@ -324,8 +324,39 @@ def test_an_address_that_is_none_takes_nothing(made: list[Worker]) -> None:
     made.append(Worker(11))
     assert not made[0].network.send("nonsense", b"x")
     assert not made[0].network.send("127.0.0.1:1", b"x")
-    made[0].network.forget("127.0.0.1:1")
-    made[0].network.forget("127.0.0.1:1")
+
+
+def test_ways_are_closed_when_they_have_not_been_wanted_for_a_while(made: list[Worker]) -> None:
+    made.extend([Worker(11), Worker(12), Worker(13)])
+    network, kept, left = made[0].network, made[1].network, made[2].network
+    sent = {kept.address, left.address}
+    run_until(made, lambda: all(network.send(address, b"x") for address in sent))
+    for wanted in [{kept.address}] * (UNWANTED_LOOKS - 1) + [sent] + [{kept.address}] * (UNWANTED_LOOKS - 1):
+        network.tend(wanted)
+    assert network._out.keys() == sent
+    network.tend({kept.address})
+    assert network._out.keys() == {kept.address}
+    run_until(made, lambda: network.send(left.address, b"x"))
+
+
+def test_processes_that_came_and_went_leave_nothing_on_a_way_that_is_not_used(made: list[Worker]) -> None:
+    made.append(Worker(11))
+    network = made[0].network
+    peer = ZmqNetwork("127.0.0.1", 0)
+    run_until(made, lambda: network.send(peer.address, b"x"))
+    descriptor = network._out[peer.address].FD
+
+    def unseen(timeout_s: float = 0.0) -> bool:
+        return bool(select.select([descriptor], [], [], timeout_s)[0])
+
+    def seen() -> bool:
+        network.tend({peer.address})
+        return not unseen()
+
+    run_until(made, seen)
+    peer.close()
+    assert unseen(10.0), "the end of the connection waits for whoever looks"
+    run_until(made, seen)
 
 
 def test_wait_ends_when_woken_and_when_a_watched_descriptor_is_ready(made: list[Worker]) -> None:

@@ -18,7 +18,7 @@ from rainband.config import Config
 from rainband.errors import ClusterUnavailable
 from rainband.messaging import frames
 from rainband.messaging.keys import Keys
-from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.network import UNWANTED_LOOKS, ZmqNetwork
 from rainband.nimbus.client import Client
 from rainband.nimbus.running import Running
 from rainband.records import Assignment, Executor, Placement, Slot, Status
@@ -435,6 +435,14 @@ def test_peers_on_other_hosts_are_told_of_a_death(tmp_path: Path) -> None:
         assert (header.kind, header.topology) == (frames.GONE, wire_id("t-1"))
         assert frames.read_gone(frame) == (f"127.0.0.1:{own}", 4711)
         assert supervisor.obituaries == []
+        assert supervisor.network is not None
+        for _ in range(UNWANTED_LOOKS + 1):
+            supervisor._look(clock.now())
+        assert supervisor.network._out.keys() == {f"127.0.0.1:{peer.port}"}
+        supervisor.disk.memory.assignments.clear()
+        for _ in range(UNWANTED_LOOKS):
+            supervisor._look(clock.now())
+        assert not supervisor.network._out, "no connection is kept to whom nothing will be told"
     finally:
         peer.close()
         supervisor._close()

@@ -163,9 +163,6 @@ class WireNetwork:
     def wake(self) -> None:
         """Nothing sleeps here."""
 
-    def forget(self, address: str) -> None:
-        """Connections are not kept here."""
-
     def close(self) -> None:
         if not self.closed:
             self.closed = True
