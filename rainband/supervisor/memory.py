@@ -14,12 +14,17 @@ class OomKills:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._file = counter_file(pid)
+        self._groups = read_groups(pid)
+        self._file = counter_file(self._groups)
         self._before = read_kills(self._file)
 
     def follow(self) -> OomKills:
         """This, or another one where the process has been put into another group."""
-        found = counter_file(self.pid)
+        groups = read_groups(self.pid)
+        if groups in ("", self._groups):
+            return self
+        self._groups = groups
+        found = counter_file(groups)
         return self if found is None or found == self._file else OomKills(self.pid)
 
     def more(self) -> bool:
@@ -27,15 +32,21 @@ class OomKills:
         return read_kills(self._file) > self._before
 
 
-def counter_file(pid: int) -> Path | None:
-    """Where the kernel counts for the group of a process: of the second kind of groups, or of the first."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-            number, controllers, path = line.split(":", 2)
-            if "memory" in controllers.split(","):
-                return GROUPS / "memory" / path.lstrip("/") / "memory.oom_control"
-            if number == "0" and (GROUPS / path.lstrip("/") / "memory.events").exists():
-                return GROUPS / path.lstrip("/") / "memory.events"
+def read_groups(pid: int) -> str:
+    """The groups of a process, a line each, as the kernel names them; '' where it tells nothing."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup") as file:
+        return file.read()
+    return ""
+
+
+def counter_file(groups: str) -> Path | None:
+    """Where the kernel counts for a process in `groups`: of the second kind of groups, or of the first."""
+    for line in groups.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return GROUPS / "memory" / path.lstrip("/") / "memory.oom_control"
+        if number == "0" and (GROUPS / path.lstrip("/") / "memory.events").exists():
+            return GROUPS / path.lstrip("/") / "memory.events"
     return None
 
 

@@ -3,11 +3,15 @@
 A process is named by pid, start time and boot id together: a pid alone may by now be somebody else's. Processes are
 started from an argv list without a shell, each as leader of its own session, so that all it started can be ended with
 it. They are not tied to their parent's life: workers outlive their supervisor.
+
+What is asked again and again is asked without pathlib: it interns the parts of each path, and with ever new numbers in
+them the table of all interned strings is soon made anew, twice as large.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import site
@@ -61,6 +65,7 @@ class FoundWorker:
     port: int
 
 
+@functools.cache
 def boot_id() -> str:
     """The same for all processes between two boots of this machine."""
     with contextlib.suppress(OSError):
@@ -78,7 +83,8 @@ def identify(pid: int) -> Identity | None:
             dead = process.status() == psutil.STATUS_ZOMBIE
             return None if dead else Identity(pid, int(process.create_time() * 100), boot_id())
         # psutil derives start times from the wall clock, which may jump; the kernel's own count of ticks does not.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
         return None if fields[0] in (b"Z", b"X") else Identity(pid, int(fields[19]), boot_id())
     except (OSError, psutil.Error):
         return None

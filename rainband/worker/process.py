@@ -414,7 +414,8 @@ def _random_id() -> int:
 
 def _rss_bytes() -> int:
     try:
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE_BYTES
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * PAGE_BYTES
     except OSError:
         return 0
 
