@@ -111,7 +111,7 @@ class Supervisor:
         seeds = self.seeds = config["nimbus.seeds"]
         self.uplink = Uplink(RpcClient(seeds, keys=keys), self.control.wake, self.lease_s)
         self.downloads = RpcClient(seeds, keys=keys)
-        self.localizer = Localizer(disk.topologies, self.downloads.call, self._arrived)
+        self.localizer = Localizer(disk.topologies, self.downloads.call, self._arrived, self.downloads.events)
 
     # What stations need of their daemon
 

@@ -6,6 +6,7 @@ Nothing is unpickled or imported here; only workers do that.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import platform
@@ -24,6 +25,7 @@ from rainband.topology.plan import Plan
 
 PIECE_BYTES = 512 * 1024
 BUNDLE_BYTES_MAX = 512 * 1024 * 1024
+IDLE_S = 10.0
 
 Call = Callable[[Request], Response]
 
@@ -45,12 +47,24 @@ class Offer:
 
 
 class Localizer:
-    """`call` asks Nimbus; `done(topology_id, reason)` is called on the localizer's thread, reason '' on success."""
+    """`call` asks Nimbus; `done(topology_id, reason)` is called on the localizer's thread, reason '' on success.
 
-    def __init__(self, topologies: Path, call: Call, done: Callable[[str, str], None]) -> None:
+    So is `idle`, each `idle_s` without anything to do: a connection has to be looked at now and then.
+    """
+
+    def __init__(
+        self,
+        topologies: Path,
+        call: Call,
+        done: Callable[[str, str], None],
+        idle: Callable[[], object] = lambda: None,
+        idle_s: float = IDLE_S,
+    ) -> None:
         self._topologies = topologies
         self._call = call
         self._done = done
+        self._idle = idle
+        self._idle_s = idle_s
         self._todo: queue.SimpleQueue[Want | Offer | None] = queue.SimpleQueue()
         self._offered: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="localizer", daemon=True)
@@ -70,8 +84,14 @@ class Localizer:
         """Stop after the topology at hand; does not wait."""
         self._todo.put(None)
 
+    def _next(self) -> Want | Offer | None:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._todo.get(timeout=self._idle_s)
+            self._idle()
+
     def _run(self) -> None:
-        while (todo := self._todo.get()) is not None:
+        while (todo := self._next()) is not None:
             reason = ""
             try:
                 if isinstance(todo, Want):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +130,13 @@ def test_the_thread_says_what_became_of_each(tmp_path: Path) -> None:
     assert topology == "../x"
     assert "cannot be" in reason
     assert said.get(timeout=10) == ("t-1", "")
+    localizer.close()
+
+
+def test_the_thread_looks_at_its_connection_while_it_has_nothing_to_do(tmp_path: Path) -> None:
+    looked = threading.Event()
+    localizer = Localizer(tmp_path, nimbus(), lambda topology, reason: None, looked.set, idle_s=0.0)
+    assert looked.wait(10.0)
     localizer.close()
 
 
