@@ -6,6 +6,7 @@ Reads the source tree with `ast` and imports nothing of rainband.
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -138,6 +139,13 @@ def pure_faults(path: Path, tree: ast.AST) -> Iterator[str]:
             yield f"{where}:{node.lineno}: a decision core calls {ast.unparse(node.func)}()"
 
 
+def pattern_faults(path: Path, tree: ast.AST) -> Iterator[str]:
+    """`case Kind(field=name)`: by position, each match makes a string that stays in Python's cache of attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.MatchClass) and node.patterns and ast.unparse(node.cls) not in dir(builtins):
+            yield f"{path.relative_to(PACKAGE.parent)}:{node.lineno}: {ast.unparse(node)} matches by position"
+
+
 def size_faults(path: Path, tree: ast.Module) -> Iterator[str]:
     where = path.relative_to(PACKAGE.parent)
     lines = len(path.read_text(encoding="utf-8").splitlines())
@@ -173,7 +181,7 @@ def faults(check: object) -> list[str]:
     return [fault for path in sources() for fault in check(path, parse(path))]
 
 
-@pytest.mark.parametrize("check", [layer_faults, process_faults, size_faults, naming_faults])
+@pytest.mark.parametrize("check", [layer_faults, process_faults, pattern_faults, size_faults, naming_faults])
 def test_every_source_file(check: object) -> None:
     found = faults(check)
     assert not found, "\n" + "\n".join(found)

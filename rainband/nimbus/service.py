@@ -256,13 +256,13 @@ class Service:
         now = self.clock.now()
         for news in self._copies.take() if self._copies is not None else ():
             match news:
-                case Copied(digest, ""):
+                case Copied(digest=digest, address=""):
                     self._copy_at[digest] = now + COPY_AGAIN_S
-                case Copied(digest):
+                case Copied(digest=digest):
                     self._release([held for held in self._held if held.digest == digest])
-                case Fetched(digest, data):
+                case Fetched(digest=digest, data=data):
                     self._store_fetched(digest, data, now)
-                case Named(digests) if self._nimbus is None:
+                case Named(digests=digests) if self._nimbus is None:
                     self._shelf.clean(digests, now)
         self._tend_held(now)
 

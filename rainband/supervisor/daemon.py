@@ -229,12 +229,12 @@ class Supervisor:
         self._take_arrivals(now)
         for news in self.uplink.take():
             match news:
-                case Answered(reply):
+                case Answered(reply=reply):
                     self._answered(reply, now)
-                case Unanswered(reason):
+                case Unanswered(reason=reason):
                     self._say_of_nimbus(reason)
                     self.heartbeat_at = min(self.heartbeat_at, now + patience_s(self.lease_s))
-                case Pushed(progress):
+                case Pushed(progress=progress):
                     self._pushed(progress, now)
         for station in self.stations.values():
             if now >= station.slot.due:

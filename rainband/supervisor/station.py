@@ -132,11 +132,11 @@ class Station:
 
     def _perform(self, action: slot.Action, now: float) -> None:
         match action:
-            case slot.Report(text):
+            case slot.Report(text=text):
                 logger.info("slot %d: %s", self.port, text)
-            case slot.Localize(topology):
+            case slot.Localize(topology=topology):
                 self.shop.localize(topology)
-            case slot.StartWorker(topology):
+            case slot.StartWorker(topology=topology):
                 self.feed(self._start(topology), now)
             case slot.AskStop():
                 self._ask_stop()
@@ -148,7 +148,7 @@ class Station:
                     self.process.kill()
             case slot.CheckPort():
                 self.feed(self._check_port(), now)
-            case slot.AnnounceGone(topology):
+            case slot.AnnounceGone(topology=topology):
                 record = self.shop.disk.memory.workers.get(self.port)
                 if record is not None and record.incarnation:
                     self.shop.announce_gone(self.port, topology, record.incarnation)
