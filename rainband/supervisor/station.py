@@ -41,7 +41,7 @@ from rainband.topology.home import Progress, read_plan, stacks_path
 
 logger = logging.getLogger("rainband.supervisor")
 
-ERRORS_KEPT_MAX = 200
+ERRORS_KEPT_MAX = 20  # of up to 10 kB, for each slot: all must fit into one heartbeat
 LAST_WORDS_BYTES = 4000
 CRASHED_CODES = (1, NEVER_RAN_CODE)
 LAST_BEAT_S = 1.0

@@ -35,6 +35,7 @@ from rainband.records import WorkerBeat
 PAUSE_S = (3.0, 7.0)
 SAMPLE_S = 2.0
 WARM_UP = 0.34
+SETTLE_S = 300.0  # what a process opens and fills in its first minutes stays with it
 WINDOWS = 10
 FELT_S = 1.0
 MEMORY_PERCENT_PER_HOUR = 1.0
@@ -76,14 +77,16 @@ class Meter:
             return
         self.samples.setdefault(f"{name} {pid}", []).append(sample)
 
-    def slopes(self, since: float, least: int) -> dict[str, dict[str, float]]:
+    def slopes(self, since: float, settle_s: float, least: int) -> dict[str, dict[str, float]]:
         """Per process that was there long enough: memory in percent an hour, descriptors and threads more at the end.
 
-        More than in the whole first quarter: some are opened when they are needed first.
+        From `since` on, and from `settle_s` seconds after the process was seen first. More than in the whole first
+        quarter: some are opened when they are needed first.
         """
         found = {}
         for name, samples in self.samples.items():
-            late = [sample for sample in samples if sample[0] >= since]
+            begin = max(since, samples[0][0] + settle_s)
+            late = [sample for sample in samples if sample[0] >= begin]
             if len(late) < least:
                 continue
             times, floor = lowest(late)
@@ -266,7 +269,7 @@ class Soak:
 
     def verdict(self) -> dict[str, Any]:
         since = self.begun + self.seconds * WARM_UP
-        slopes = self.meter.slopes(since, least=10)
+        slopes = self.meter.slopes(since, min(SETTLE_S, self.seconds / 12), least=10)
         found: dict[str, Any] = {"faults": self.done, "slopes": slopes}
         good = True
         for case in (self.case, self.calm):
