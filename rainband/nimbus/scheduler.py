@@ -2,7 +2,8 @@
 
 `place` keeps what runs where it runs, moves what lost its slot, and spreads: the executors of one component over the
 workers first, then all executors evenly. `choose_slots` picks the workers: over supervisors first.
-With `level` it may also move executors that could stay, no more than evenness takes; without it, none.
+With `level` it may also move executors that could stay, no more than evenness takes, over supervisors first; without
+it, none.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ def place(
     kept = {executor: current[executor] for executor in todo if current.get(executor) in available}
     wanted = workers_wanted(len(todo), workers)
     anchored = Counter(slot for executor, slot in kept.items() if executor.component in reluctant)
-    slots = choose_slots(wanted, Counter(kept.values()), available, anchored)
+    used = Counter(kept.values())
+    slots = choose_slots(wanted, used, available, anchored)
+    if level:
+        slots = spread_slots(slots, used, available, anchored)
     if not slots:
         return Schedule({}, wanted)
     chosen = set(slots)
@@ -90,6 +94,35 @@ def choose_slots(
         if idle:
             heappush(offers, (count + 1, -len(idle), idle[-1]))
     return sorted(chosen)
+
+
+def spread_slots(
+    chosen: Iterable[Slot], used: Mapping[Slot, int], usable: Iterable[Slot], anchored: Mapping[Slot, int]
+) -> list[Slot]:
+    """As many slots, sorted: the supervisor with most gives one up for one where fewest are, while that evens out.
+
+    Given up is the emptiest, by executors and then by `anchored` ones; taken is the fullest of those in use, if any.
+    """
+
+    def worth(slot: Slot) -> tuple[int, int, Slot]:
+        return -used.get(slot, 0), -anchored.get(slot, 0), slot
+
+    held: defaultdict[str, list[Slot]] = defaultdict(list)
+    for slot in sorted(chosen, key=worth):
+        held[slot.supervisor].append(slot)
+    others: defaultdict[str, list[Slot]] = defaultdict(list)
+    for slot in sorted(set(usable).difference(*held.values()), key=worth, reverse=True):
+        others[slot.supervisor].append(slot)
+    while others and held:
+        richest = max(held, key=lambda name: (len(held[name]), name))
+        poorest = min(others, key=lambda name: (len(held.get(name, ())), worth(others[name][-1])[0], name))
+        if len(held[richest]) - len(held.get(poorest, ())) < 2:
+            break
+        held[richest].pop()
+        held[poorest].append(others[poorest].pop())
+        if not others[poorest]:
+            del others[poorest]
+    return sorted(slot for slots in held.values() for slot in slots)
 
 
 class Board:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import zmq
 
-from kit.chaos import PROJECT, SHORT, Arena, Case, imported, now, wait, write_source
+from kit.chaos import PROJECT, SHORT, Arena, Case, imported, kill_at_once, now, wait, write_source
 from rainband.build import VERSION
 from rainband.errors import RainbandError, Refused, WireError
 from rainband.messaging.rpc import failure
@@ -160,6 +160,26 @@ def test_f50_grow_and_shrink(case: Case) -> None:
     verdict = case.judge()
     assert verdict["again"] == 0, verdict
     assert len(case.assignment().slots()) == 2
+
+
+def test_f50_a_host_that_came_back_gets_its_share(case: Case) -> None:
+    cluster = case.arena
+    lost = cluster.names[1]
+    case.fault(spout=True)
+    victims = [slot.port for slot in case.assignment().slots() if cluster.supervisor_of(slot) == lost]
+    pids = [pid for port, pid in cluster.workers().items() if port in victims]
+    cluster.kill(lost)
+    kill_at_once(pids)
+    wait(lambda: cluster.alive_supervisors() == 1, 20.0)
+    wait(lambda: len({slot.supervisor for slot in case.assignment().slots()}) == 1, 20.0)
+    cluster.start(lost)
+    cluster.wait_supervisors(2)
+    case.wait_flowing()
+    case.running.rebalance()
+    case.mended()
+    assert sorted(Counter(slot.supervisor for slot in case.assignment().slots()).values()) == [1, 2]
+    case.wait_flowing()
+    case.judge()
 
 
 def test_f50_worker_killed_during_a_rebalance(case: Case) -> None:

@@ -130,6 +130,34 @@ def test_rebalance_to_any_number_of_workers_is_even(
         assert used <= set(before.slots.values())
 
 
+@given(shapes, workers, slots.filter(bool), slots)
+def test_rebalance_spreads_over_supervisors_that_came_with_the_fewest_moves(
+    shape: list[int], count: int, few: set[Slot], more: set[Slot]
+) -> None:
+    executors = executors_of(shape)
+    before = place(executors, count, {}, few)
+    after = place(executors, count, before.slots, few | more, level=True)
+    old, used = set(before.slots.values()), set(after.slots.values())
+    held = Counter(slot.supervisor for slot in used)
+    for slot in (few | more) - used:
+        assert max(held.values()) - held[slot.supervisor] <= 1
+    for name in SUPERVISORS:
+        had = {slot for slot in old if slot.supervisor == name}
+        has = {slot for slot in used if slot.supervisor == name}
+        assert had <= has or has <= had
+    assert is_even(per_slot(after), used)
+
+
+def test_a_supervisor_that_came_back_gets_its_share_by_rebalance() -> None:
+    executors = executors_of([4, 4])
+    alone = place(executors, 4, {}, [Slot("a", port) for port in range(4)])
+    usable = [Slot(name, port) for name in "ab" for port in range(4)]
+    assert place(executors, 4, alone.slots, usable) == alone
+    after = place(executors, 4, alone.slots, usable, level=True)
+    assert Counter(slot.supervisor for slot in after.slots.values()) == {"a": 4, "b": 4}
+    assert sum(after.slots[executor] != alone.slots[executor] for executor in executors) == 4
+
+
 @given(st.integers(0, 14), st.dictionaries(st.sampled_from(EVERY_SLOT), st.integers(1, 9), max_size=4), slots)
 def test_each_free_slot_chosen_is_the_best_of_all_that_are_left(
     wanted: int, used: dict[Slot, int], usable: set[Slot]
