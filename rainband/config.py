@@ -124,6 +124,7 @@ def _daemon_options() -> Iterator[Option]:
     yield _whole("nimbus.port", 6627, 0, 65535, "port nimbus listens on; 0: any", scope=DAEMON)
     states = ("sqlite", "memory", "zookeeper://HOST:PORT[,HOST:PORT]/PATH")
     yield Option("nimbus.state", "str", "sqlite", "where nimbus keeps the truth", DAEMON, choices=states)
+    yield Option("nimbus.bundles.url", "str", None, "where all Nimbuses keep code, e.g. s3://BUCKET/PATH", DAEMON)
     yield Option("nimbus.zookeeper.auth.file", "str", None, "file of mode 0600 with user:password", DAEMON)
     yield Option("nimbus.zookeeper.ca.file", "str", None, "certificates to trust: TLS to ZooKeeper", DAEMON)
     yield Option("nimbus.zookeeper.cert.file", "str", None, "own certificate, where ZooKeeper asks for one", DAEMON)

@@ -1,7 +1,7 @@
-"""Bundles on more than one Nimbus: a thread that copies what was uploaded here, and fetches what others have.
+"""Bundles in more than one place: a thread that copies what was uploaded here, and fetches what is missing.
 
-It talks to the other Nimbuses; what it finds out is taken by `take` on the daemon's own thread, which alone touches
-the shelf for writing.
+It talks to the depot, if there is one, and to the other Nimbuses; what it finds out is taken by `take` on the daemon's
+own thread, which alone touches the shelf for writing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 
 from rainband.clock import Clock
 from rainband.cluster.blobs import BLOB_BYTES_MAX, Blobs
+from rainband.cluster.depot import Depot
 from rainband.cluster.store import Store
 from rainband.errors import RainbandError, StoreError
 from rainband.messaging.keys import Keys
 from rainband.messaging.rpc import RpcClient
 from rainband.nimbus.rows import read_entries
+from rainband.nimbus.shelf import Unnamed
 from rainband.records import Download, Piece, Upload
 
 log = logging.getLogger("rainband.nimbus")
@@ -32,7 +34,7 @@ UPKEEP_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """`address` has the bundle too; '' when none of the others takes it."""
+    """`address` (or the depot's URL) has the bundle too; '' when nobody takes it."""
 
     digest: str
     address: str
@@ -57,7 +59,10 @@ News = Copied | Fetched | Named
 
 
 class Copies:
-    """`others` names the other Nimbuses, `wake` is called on this thread when there is something to `take`."""
+    """`others` names the other Nimbuses, `wake` is called on this thread when there is something to `take`.
+
+    What no topology has named for `expiry_s` goes from the depot, by whichever Nimbus sees it first.
+    """
 
     def __init__(
         self,
@@ -67,8 +72,12 @@ class Copies:
         wake: Callable[[], None],
         keys: Keys | None,
         clock: Clock,
+        depot: Depot | None = None,
+        expiry_s: float = 600.0,
     ) -> None:
         self._store = store
+        self._depot = depot
+        self._unnamed = Unnamed(expiry_s)
         self._blobs = blobs
         self._others = others
         self._wake = wake
@@ -125,6 +134,12 @@ class Copies:
         self._wake()
 
     def _push(self, digest: str) -> str:
+        if self._depot is not None:
+            try:
+                self._depot.put(digest, whole(self._blobs, digest))
+                return self._depot.url
+            except RainbandError as error:
+                log.warning("%s", error)
         for address in self._others():
             try:
                 with self._connected(address) as peer:
@@ -138,15 +153,38 @@ class Copies:
         """Find out which bundles are needed, and fetch those that are not here."""
         entries, _ = read_entries(self._store.read_all().values)
         named = frozenset(entry.plan.bundle for entry in entries.values() if entry.plan.bundle)
+        if self._depot is not None:
+            self._tend_depot(self._depot, named)
         for digest in sorted(digest for digest in named if not self._blobs.has(digest)):
-            for address in self._others():
-                try:
-                    with self._connected(address) as peer:
-                        self._tell(Fetched(digest, fetch(peer, digest)))
-                    break
-                except RainbandError as error:
-                    log.info("bundle %s is not at nimbus %s: %s", digest[:12], address, error)
+            self._fetch(digest)
         self._tell(Named(named))
+
+    def _fetch(self, digest: str) -> None:
+        if self._depot is not None:
+            try:
+                self._tell(Fetched(digest, self._depot.get(digest)))
+                return
+            except RainbandError as error:
+                log.info("%s", error)
+        for address in self._others():
+            try:
+                with self._connected(address) as peer:
+                    self._tell(Fetched(digest, fetch(peer, digest)))
+                return
+            except RainbandError as error:
+                log.info("bundle %s is not at nimbus %s: %s", digest[:12], address, error)
+
+    def _tend_depot(self, depot: Depot, named: frozenset[str]) -> None:
+        """Bring what is needed and not there, and delete what nobody has named for long."""
+        try:
+            there = depot.digests()
+            for digest in named - there:
+                if self._blobs.has(digest):
+                    depot.put(digest, whole(self._blobs, digest))
+            for digest in self._unnamed.overdue(there, named, self._clock.now()):
+                depot.delete(digest)
+        except RainbandError as error:
+            log.warning("%s", error)
 
     @contextlib.contextmanager
     def _connected(self, address: str) -> Iterator[RpcClient]:
@@ -167,6 +205,17 @@ def give(peer: RpcClient, digest: str, blobs: Blobs) -> None:
         data, size = blobs.read(digest, offset, PIECE_BYTES)
         peer.call(Upload(digest, offset, data, offset + len(data) >= size, here=True))
         offset += len(data)
+
+
+def whole(blobs: Blobs, digest: str) -> bytes:
+    """All of a blob that is here. Raises StoreError."""
+    parts: list[bytes] = []
+    offset, size = 0, 1
+    while offset < size:
+        data, size = blobs.read(digest, offset, PIECE_BYTES)
+        parts.append(data)
+        offset += len(data)
+    return b"".join(parts)
 
 
 def fetch(peer: RpcClient, digest: str) -> bytes:

@@ -73,7 +73,10 @@ class Service:
             opened.store.close()
             raise
         given = clock if clock is not None else SystemClock()
-        make_copies = partial(Copies, opened.store, opened.blobs, keys=keys, clock=given)
+        expiry_s = config["nimbus.upload.expiry.secs"]
+        make_copies = partial(
+            Copies, opened.store, opened.blobs, keys=keys, clock=given, depot=opened.depot, expiry_s=expiry_s
+        )
         self._assemble(config, given, opened, server, make_copies)
 
     def _assemble(
@@ -211,6 +214,11 @@ class Service:
         """Addresses of the other Nimbuses; on the thread of the copies."""
         return [address for address in self._standing.members if address != self.address]
 
+    def _elsewhere(self) -> list[str]:
+        """Where a second copy of a bundle may be."""
+        depot = self._opened.depot
+        return [*([depot.url] if depot is not None else []), *self._others()]
+
     # Requests.
 
     def _answer(self, request: Request, peer: bytes) -> Response:
@@ -238,8 +246,8 @@ class Service:
         return response
 
     def _must_wait(self, peer: bytes, request_id: int, request: Submit) -> bool:
-        """Whether the bundle has to get to a second Nimbus first. If so the submit is held until it is there."""
-        if self._copies is None or self._nimbus is None or not self._others():
+        """Whether the bundle has to get to a second place first. If so the submit is held until it is there."""
+        if self._copies is None or self._nimbus is None or not self._elsewhere():
             return False
         try:
             digest = Plan.decode(request.plan).bundle
@@ -268,12 +276,12 @@ class Service:
 
     def _tend_held(self, now: float) -> None:
         """Try again what nobody took; answer those that waited too long, or need not wait any more."""
-        others = self._others()
-        if not others:
+        places = self._elsewhere()
+        if not places:
             self._release(list(self._held))
         for late in [held for held in self._held if now >= held.until]:
             self._held.remove(late)
-            self._server.reply(late.peer, late.request_id, record_of(not_copied(late.digest, others)))
+            self._server.reply(late.peer, late.request_id, record_of(not_copied(late.digest, places)))
         waiting = {held.digest for held in self._held}
         for digest in [digest for digest, at in self._copy_at.items() if now >= at or digest not in waiting]:
             del self._copy_at[digest]
@@ -290,7 +298,7 @@ class Service:
             for offset in range(0, len(data), PIECE_BYTES):
                 end = offset + PIECE_BYTES
                 self._shelf.take(Upload(digest, offset, data[offset:end], end >= len(data)), now)
-            log.info("fetched bundle %s from another Nimbus", digest[:12])
+            log.info("fetched bundle %s", digest[:12])
         except RainbandError as error:
             log.error("bundle %s cannot be kept: %s", digest[:12], error)
 
@@ -315,10 +323,10 @@ class Service:
             del self._peers[supervisor]
 
 
-def not_copied(digest: str, others: Sequence[str]) -> NotCopied:
+def not_copied(digest: str, places: Sequence[str]) -> NotCopied:
     """The refusal of a topology whose code the loss of one machine would lose."""
     return NotCopied(
-        f"the bundle {digest[:12]} is on this Nimbus only: none of the others takes a copy ({', '.join(others)})",
+        f"the bundle {digest[:12]} is on this Nimbus only: no other place takes a copy ({', '.join(places)})",
         "Submit again in a moment: a Nimbus that died is forgotten after nimbus.zookeeper.session.secs",
     )
 

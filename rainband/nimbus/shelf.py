@@ -10,6 +10,24 @@ from rainband.records import Done, Download, Piece, Upload
 CLEAN_S = 60.0
 
 
+class Unnamed:
+    """Since when nobody has named which digests; they are overdue after `expiry_s` seconds."""
+
+    def __init__(self, expiry_s: float) -> None:
+        self.expiry_s = expiry_s
+        self._since: dict[str, float] = {}
+
+    def touch(self, digest: str, now: float) -> None:
+        """Somebody wants it, without naming it yet."""
+        if digest in self._since:
+            self._since[digest] = now
+
+    def overdue(self, there: Set[str], named: Set[str], now: float) -> list[str]:
+        """Those of what is `there` that can go."""
+        self._since = {digest: self._since.get(digest, now) for digest in there - named}
+        return [digest for digest, since in self._since.items() if now > since + self.expiry_s]
+
+
 class Shelf:
     """Blobs with an expiry of `expiry_s` seconds for what nobody names: between upload and submit, after a kill."""
 
@@ -17,7 +35,7 @@ class Shelf:
         self._blobs = blobs
         self._expiry_s = expiry_s
         self._cleaned_at = now
-        self._unnamed: dict[str, float] = {}
+        self._unnamed = Unnamed(expiry_s)
 
     def has(self, digest: str) -> bool:
         return self._blobs.has(digest)
@@ -30,8 +48,7 @@ class Shelf:
     def give(self, request: Download, now: float) -> Piece:
         """Raises StoreError when it is not here. Asking for it keeps a blob that nobody names yet."""
         data, size = self._blobs.read(request.digest, request.offset, request.length)
-        if request.digest in self._unnamed:
-            self._unnamed[request.digest] = now
+        self._unnamed.touch(request.digest, now)
         return Piece(data, size)
 
     def deadline(self) -> float:
@@ -43,8 +60,6 @@ class Shelf:
         if now < self.deadline():
             return
         self._cleaned_at = now
-        self._unnamed = {digest: self._unnamed.get(digest, now) for digest in self._blobs.digests() - named}
-        for digest, since in self._unnamed.items():
-            if now > since + self._expiry_s:
-                self._blobs.delete(digest)
+        for digest in self._unnamed.overdue(self._blobs.digests(), named, now):
+            self._blobs.delete(digest)
         self._blobs.expire(now - self._expiry_s)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rainband.cluster.blobs import Blobs, DirectoryBlobs, MemoryBlobs
+from rainband.cluster.depot import Depot
 from rainband.cluster.election import Alone, Election
 from rainband.cluster.memory import MemoryStore
 from rainband.cluster.sqlite import SqliteStore, make_private
@@ -31,12 +32,13 @@ EVERYWHERE = ("0.0.0.0", "::", "[::]", "*")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """`shared`: other Nimbuses may stand for election on the same store."""
+    """`shared`: other Nimbuses may stand for election on the same store. `depot`: where all of them keep bundles."""
 
     store: Store
     blobs: Blobs
     election: Election
     shared: bool = False
+    depot: Depot | None = None
 
 
 def open_state(config: Config) -> Opened:
@@ -45,6 +47,9 @@ def open_state(config: Config) -> Opened:
     Raises Refused, UsageError or NotAllowed. A ZooKeeper that does not answer is no error: it may come yet.
     """
     kind: str = config["nimbus.state"]
+    url: str | None = config["nimbus.bundles.url"]
+    if url is not None and kind in ("memory", "sqlite"):
+        raise UsageError("nimbus.bundles.url is for Nimbuses that share their state", "Set nimbus.state to a ZooKeeper")
     if kind == "memory":
         return Opened(MemoryStore(), MemoryBlobs(), Alone())
     directory = expanded(config["state.dir"]) / "nimbus"
@@ -60,12 +65,13 @@ def open_state(config: Config) -> Opened:
     if config["nimbus.host"] in EVERYWHERE:
         fix = "Set nimbus.host to the address under which the others reach this machine"
         raise UsageError(f"several Nimbuses cannot find each other at {config['nimbus.host']}", fix)
+    depot = Depot(url) if url is not None else None
     make_private(directory)
     blobs = DirectoryBlobs(directory / "blobs")
     session_s: float = config["nimbus.zookeeper.session.secs"]
     known = directory / "cluster.id"
     shared = ZooKeeperStore(kind, credentials(config), session_s=session_s, identity_file=known, tls=tls(config))
-    return Opened(shared, blobs, shared, shared=True)
+    return Opened(shared, blobs, shared, shared=True, depot=depot)
 
 
 def tls(config: Config) -> Tls | None:

@@ -164,7 +164,7 @@ def test_bundles_are_on_two_and_come_back_where_they_are_missing(nimbuses: Nimbu
         assert all(has_copy(seed) for seed in nimbuses.seeds)
         follower = 1 - nimbuses.leader()
         nimbuses.kill(follower)
-        with pytest.raises(NotCopied, match="is on this Nimbus only: none of the others takes a copy"):
+        with pytest.raises(NotCopied, match="is on this Nimbus only: no other place takes a copy"):
             rpc.call(Submit("too-soon", word_count("too-soon", bundle=digest_of(BUNDLE)).encode()))
         assert names(rpc) == ["wc"]
         at = time.monotonic()
@@ -182,6 +182,30 @@ def test_bundles_are_on_two_and_come_back_where_they_are_missing(nimbuses: Nimbu
         nimbuses.start(1)
         wait(lambda: uploaded(rpc, digest_of(BUNDLE)), 10.0, nimbuses.logs)
         assert rpc.leader == nimbuses.seeds[0]
+
+
+def test_bundles_lie_at_a_shared_url_and_come_back_from_there(ensemble: Ensemble, tmp_path: Path) -> None:
+    """One Nimbus is enough then: the next on an empty disk has all of it."""
+    shared, digest = tmp_path / "shared", digest_of(BUNDLE)
+    settings = {"nimbus.bundles.url": shared.as_uri()}
+    with Nimbuses(tmp_path / "nimbuses", ensemble.url("/with/a/depot"), 2, settings) as nimbuses:
+        nimbuses.start(0)
+        assert nimbuses.leader() == 0
+        shared.touch()  # a file in its place: nothing can be kept there
+        with connected([nimbuses.seeds[0]]) as rpc:
+            report(rpc)
+            upload(rpc, digest, BUNDLE, None)
+            with pytest.raises(NotCopied, match=r"on this Nimbus only: no other place takes a copy \(file://.*shared"):
+                rpc.call(Submit("too-soon", word_count("too-soon", bundle=digest).encode()))
+            assert names(rpc) == []
+            shared.unlink()
+            submit(rpc)
+            assert (shared / digest).read_bytes() == BUNDLE
+        nimbuses.kill(0)
+        nimbuses.start(1)
+        assert nimbuses.leader() == 1
+        with connected([nimbuses.seeds[1]]) as rpc:
+            wait(lambda: names(rpc) == ["wc"] and uploaded(rpc, digest), 20.0, nimbuses.logs)
 
 
 def test_wiped_data_stop_everybody_who_remembers(tmp_path: Path) -> None:

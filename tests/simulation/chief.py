@@ -82,6 +82,7 @@ class SimCopies(Copies):
         self.process = process
         self._store = process.store
         self._blobs = process.blobs
+        self._depot = None
         self._others = others
         self._wake = wake
         self._found: list[Any] = []
