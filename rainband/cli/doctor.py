@@ -119,7 +119,9 @@ def check_nimbus(config: Config) -> Iterator[Finding]:
 
     seeds = ", ".join(config["nimbus.seeds"])
     try:
-        cluster = Client(*config["nimbus.seeds"], keys=cluster_keys(config["keys.dir"])).cluster()
+        keys, timeout_s = cluster_keys(config["keys.dir"]), config["nimbus.client.timeout.secs"]
+        with Client(*config["nimbus.seeds"], keys=keys, timeout_s=timeout_s) as client:
+            cluster = client.cluster()
     except RainbandError:
         yield Finding("nimbus", "warn", f"none answers at {seeds}", "start one: rainband up")
         return

@@ -128,6 +128,7 @@ def connect(seeds: tuple[str, ...], config_file: str | None = None) -> Client:
     from rainband.nimbus.client import Client
 
     config = Config.layer(load_settings(config_file, ()))
-    client = Client(*(seeds or config["nimbus.seeds"]), keys=cluster_keys(config["keys.dir"]))
+    keys, timeout_s = cluster_keys(config["keys.dir"]), config["nimbus.client.timeout.secs"]
+    client = Client(*(seeds or config["nimbus.seeds"]), keys=keys, timeout_s=timeout_s)
     click.get_current_context().call_on_close(client.close)
     return client

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
 
 from rainband.cli.main import run
-from rainband.cli.options import parse_parallelism, parse_setting
+from rainband.cli.options import connect, parse_parallelism, parse_setting
 from rainband.errors import InvalidConfig, UsageError
 
 
@@ -47,6 +48,12 @@ def test_bad_parallelism(text: str) -> None:
 def test_unknown_component_gives_a_hint() -> None:
     with pytest.raises(UsageError, match="Did you mean 'count'"):
         parse_parallelism(("cuont=2",), ("count", "split"))
+
+
+def test_a_client_tries_for_as_long_as_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAINBAND_NIMBUS_CLIENT_TIMEOUT_SECS", "0.25")
+    with click.Context(click.Command("list")):
+        assert connect(("127.0.0.1:1",))._rpc.timeout_s == 0.25
 
 
 LAUGHS = "app:\n  a: &a [ha]\n" + "".join(
