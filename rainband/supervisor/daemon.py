@@ -92,6 +92,7 @@ class Supervisor:
         )
         self.worker_timeout_s = float(config["supervisor.worker.timeout.secs"])
         self.lease_s = float(config["nimbus.supervisor.timeout.secs"])
+        self.beat_s = float(config["worker.heartbeat.frequency.secs"])
         self.confirmed_at = -math.inf
         self.heartbeat_s = float(config["supervisor.heartbeat.frequency.secs"])
         self.environment = processes.environment()

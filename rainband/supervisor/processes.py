@@ -232,11 +232,20 @@ def python_command(module: str, *arguments: str) -> list[str]:
 
 
 def worker_command(
-    home: Path, slot: Slot, log: Path, lease_s: float, keys: Path | None = None, secrets: Path | None = None
+    home: Path,
+    slot: Slot,
+    log: Path,
+    lease_s: float,
+    beat_s: float = 1.0,
+    keys: Path | None = None,
+    secrets: Path | None = None,
 ) -> list[str]:
-    """argv of the worker on `slot`; `lease_s` is how long Nimbus may be silent before the slot is somebody else's."""
+    """argv of the worker on `slot`; it reports every `beat_s`.
+
+    `lease_s` is how long Nimbus may be silent before the slot is somebody else's.
+    """
     where = ["--home", str(home), "--supervisor", slot.supervisor, "--port", str(slot.port), "--log", str(log)]
-    more = ["--lease", f"{lease_s:g}", *(["--keys", str(keys)] if keys is not None else [])]
+    more = ["--lease", f"{lease_s:g}", "--beat", f"{beat_s:g}", *(["--keys", str(keys)] if keys is not None else [])]
     more += ["--secrets", str(secrets)] if secrets is not None else []
     return python_command(WORKER_MODULE, *where, *more)
 

@@ -61,6 +61,7 @@ class Shop(Protocol):
     limits: Limits
     worker_timeout_s: float
     lease_s: float
+    beat_s: float
     environment: dict[str, str]
     keys_file: Path | None
     secrets: Path | None
@@ -213,7 +214,8 @@ class Station:
         if not self.shop.leased() and is_exclusive(home):
             return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
         name = SlotName(disk.memory.supervisor, self.port)
-        command = processes.worker_command(home, name, log, self.shop.lease_s, self.shop.keys_file, self.shop.secrets)
+        shop = self.shop
+        command = processes.worker_command(home, name, log, shop.lease_s, shop.beat_s, shop.keys_file, shop.secrets)
         try:
             self.process = processes.start(command, cwd=home, log=log, env=self.shop.environment)
         except OSError as error:

@@ -1,7 +1,7 @@
 """The process around a worker: its loop, its log, its line to the supervisor, its end.
 
-    python -m rainband.worker --home DIR --supervisor ID --port N --log FILE [--lease SECONDS] [--keys FILE]
-        [--secrets DIR]
+    python -m rainband.worker --home DIR --supervisor ID --port N --log FILE [--lease SECONDS] [--beat SECONDS]
+        [--keys FILE] [--secrets DIR]
 
 The loop steps the Worker, shows progress in shared memory, answers the supervisor and sleeps until something comes.
 A worker needs no supervisor to go on: when that is gone it keeps working and looks for a new one in the control file
@@ -52,9 +52,9 @@ from rainband.worker.worker import Worker
 
 logger = logging.getLogger("rainband.worker")
 
-BEAT_S = 1.0
-IDLE_BEAT_S = 0.2
-FOLLOWING_BEATS = 3  # that much sooner than usual: that all is done takes more than one look to be sure of
+LOOK_S = 1.0
+BUSY_SHARE = 0.2
+FOLLOWING_BEATS = 3  # as soon as those at work: that all is done takes more than one look to be sure of
 SERVE_S = 0.01
 DRAIN_S = 1.0
 ANSWER_S = 2.0
@@ -69,6 +69,7 @@ class Arguments(msgspec.Struct, frozen=True):
     slot: Slot
     log: Path
     lease_s: float = 30.0
+    beat_s: float = 1.0
     keys: Path | None = None
     secrets: Path | None = None
 
@@ -78,12 +79,12 @@ class Arguments(msgspec.Struct, frozen=True):
         given = dict(zip(words[::2], words[1::2], strict=False))
         needed = {"--home", "--supervisor", "--port", "--log"}
         try:
-            if len(words) % 2 or not needed <= set(given) <= needed | {"--keys", "--lease", "--secrets"}:
+            if len(words) % 2 or not needed <= set(given) <= needed | {"--keys", "--lease", "--beat", "--secrets"}:
                 raise ValueError
             slot = Slot(given["--supervisor"], int(given["--port"]))
             keys, secrets = (Path(given[name]) if name in given else None for name in ("--keys", "--secrets"))
-            lease_s = float(given.get("--lease", 30.0))
-            return Arguments(Path(given["--home"]), slot, Path(given["--log"]), lease_s, keys, secrets)
+            lease_s, beat_s = float(given.get("--lease", 30.0)), float(given.get("--beat", 1.0))
+            return Arguments(Path(given["--home"]), slot, Path(given["--log"]), lease_s, beat_s, keys, secrets)
         except ValueError:
             fix = "Use `rainband supervisor`"
             raise UsageError("workers are started by their supervisor, not by hand", fix) from None
@@ -99,6 +100,8 @@ class WorkerProcess:
         self.keys = arguments.keys
         self.secrets = Secrets(directory=arguments.secrets, env=os.environ)
         self.lease_s = arguments.lease_s
+        self.beat_s = arguments.beat_s
+        self.busy_beat_s = arguments.beat_s * BUSY_SHARE
         self.log = log
         self.clock = SystemClock()
         self.incarnation = _random_id()
@@ -107,6 +110,7 @@ class WorkerProcess:
         self.stop_at = float("inf")
         self.passed_at = self.clock.now()
         self.beat_at = 0.0
+        self.look_at = 0.0
         self.said_at = 0.0
         self.serve_at = 0.0
         self.worked = False
@@ -221,16 +225,16 @@ class WorkerProcess:
                 if self._finished(now):
                     return self._end(0)
             if deadline > now:
-                network.wait(min(deadline, self.beat_at, self.stop_at, now + BEAT_S) - clock.now())
+                network.wait(min(deadline, self.beat_at, self.look_at, self.stop_at) - clock.now())
             now = clock.now()
 
     def _serve(self, now: float, *, idle: bool) -> None:
-        """What the supervisor said; a beat when it is due, or when the last work is done."""
+        """What the supervisor said; a look around, and a beat, when they are due or the last work is done."""
         self.serve_at = now + SERVE_S
         for message in self.line.receive():
             self._obey(message, now)
-        due = now >= self.beat_at
-        if due:
+        if now >= self.look_at:
+            self.look_at = now + LOOK_S
             self.log.check()
             self.line.renew()
             self.network.tend(self.worker.links.by_address.keys())
@@ -245,7 +249,7 @@ class WorkerProcess:
         if self.stop_wanted and self.stop_at == float("inf"):
             self.worker.life.set_active(False)
             self.stop_at = now + DRAIN_S
-        if due or (idle and self.worked and now >= self.said_at + IDLE_BEAT_S):
+        if now >= self.beat_at or (idle and self.worked and now >= self.said_at + self.busy_beat_s):
             self._beat(now)
 
     def _await_answer(self) -> None:
@@ -335,7 +339,7 @@ class WorkerProcess:
     def _beat(self, now: float) -> None:
         self.said_at = now
         self.followed = 0 if self.worked else self.followed + 1
-        self.beat_at = now + (IDLE_BEAT_S if self.followed < FOLLOWING_BEATS else BEAT_S)
+        self.beat_at = now + (self.busy_beat_s if self.followed < FOLLOWING_BEATS else self.beat_s)
         self.worked = False
         beat = self.worker.beat(now)
         for error in beat.errors:

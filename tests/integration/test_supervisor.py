@@ -410,6 +410,13 @@ def test_supervisor_that_stood_still_has_lost_its_work(cluster: Cluster) -> None
     assert cluster.sunk() == {2 * n for n in range(4000)}
 
 
+def test_workers_report_as_often_as_the_setting_says(cluster: Cluster) -> None:
+    cluster.settings = {"worker.heartbeat.frequency.secs": 300.0}
+    running = start(cluster, 3000, 0.001)
+    cluster.wait(lambda: len(cluster.sunk()) > 2000)
+    assert running.statistics().acked < 1000
+
+
 def test_peers_on_other_hosts_are_told_of_a_death(tmp_path: Path) -> None:
     """By a frame to their data port, as soon as they can be reached."""
     (own,) = ports.choose(1, "127.0.0.1")

@@ -113,7 +113,7 @@ class PlacedWorkers:
             Keys.generate().save(self.keys)
         for slot, prefix in zip(self.slots, self.prefixes, strict=True):
             self.control.admit(slot.port, token)
-            argv = [*prefix, *processes.worker_command(home, slot, self.log(slot), 30.0, self.keys)]
+            argv = [*prefix, *processes.worker_command(home, slot, self.log(slot), 30.0, keys=self.keys)]
             output = self.directory / f"output-{slot.port}.log"
             started = processes.start(argv, cwd=self.directory, log=output, env=processes.environment())
             self.children.append(started)

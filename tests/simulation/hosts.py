@@ -24,7 +24,7 @@ from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.pulse import Pulse, Sample
 from rainband.supervisor.slot import Limits, State
 from rainband.supervisor.station import Station
-from simulation.processes import CONTROL_S, Handle, HostClock, WorkerProcess
+from simulation.processes import BEAT_S, CONTROL_S, Handle, HostClock, WorkerProcess
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -181,6 +181,7 @@ class Supervisor:
         self.limits = Limits(10.0, 2.0, 20.0, 2.0, 4.0, 1.0)
         self.worker_timeout_s = 8.0
         self.lease_s = options.lease_s
+        self.beat_s = BEAT_S
         self.confirmed_at = float("-inf")
         self.environment: dict[str, str] = {}
         self.keys_file = None

@@ -15,6 +15,7 @@ from rainband.cluster.positions import PositionStore
 from rainband.errors import NotAllowed, StoreError, UsageError
 from rainband.messaging.control import AskStacks, ControlServer, Hello, StacksText
 from rainband.records import Assignment, Executor, Placement, Slot, Status
+from rainband.supervisor.processes import worker_command
 from rainband.topology.home import write_control
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile
@@ -27,8 +28,13 @@ HELLO = Hello(6700, 7, 4711, "t-1")
 def test_arguments() -> None:
     words = ["--home", "/h/t-1", "--supervisor", "one", "--port", "6700", "--log", "/l"]
     assert Arguments.parse(words) == Arguments(Path("/h/t-1"), Slot("one", 6700), Path("/l"))
-    more = Arguments.parse([*words, "--keys", "/k", "--lease", "2.5", "--secrets", "/s"])
-    assert (more.keys, more.lease_s, more.secrets) == (Path("/k"), 2.5, Path("/s"))
+    more = Arguments.parse([*words, "--keys", "/k", "--lease", "2.5", "--beat", "0.5", "--secrets", "/s"])
+    assert (more.keys, more.lease_s, more.beat_s, more.secrets) == (Path("/k"), 2.5, 0.5, Path("/s"))
+
+
+def test_the_supervisor_says_how_often_to_report() -> None:
+    words = worker_command(Path("/h/t-1"), Slot("one", 6700), Path("/l"), 30.0, beat_s=0.25)
+    assert Arguments.parse(words[words.index("--home") :]).beat_s == 0.25
 
 
 @pytest.mark.parametrize(
