@@ -98,7 +98,7 @@ def _options() -> Iterator[Option]:
     yield _whole(
         "topology.max.task.parallelism", None, 1, 10_000, "upper limit of a component's executors", scope=COMPONENT
     )
-    yield Option("topology.debug", "bool", False, "log every tuple", COMPONENT)
+    yield Option("topology.debug", "bool", False, "log every tuple that is emitted or executed", COMPONENT)
     yield _milliseconds("topology.spout.wait.ms", 1.0, "rest of a spout that had nothing to emit")
     yield _seconds("topology.error.throttle.interval.secs", 10.0, "window of the error throttle")
     yield _whole(

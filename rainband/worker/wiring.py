@@ -27,6 +27,7 @@ from rainband.worker.side import is_side
 from rainband.worker.sides import Sides
 from rainband.worker.spouts import SpoutTask
 from rainband.worker.tasks import BoltTask, OnError
+from rainband.worker.tuplelog import TupleLog
 from rainband.worker.window import Window
 
 SPREADING = ("shuffle", "none", "local_or_shuffle")
@@ -146,18 +147,21 @@ class Wiring:
         made = LocalTask(task, name, self.load(name), context)
         gate = self.gates.setdefault(name, Gate())
         made.outputs = self.outputs(made, component, gate, local)
+        instruments = TupleLog(self.instruments) if context.config["topology.debug"] else self.instruments
         if component.kind == "spout":
-            self.add_spout(made, component, gate)
+            self.add_spout(made, component, gate, instruments)
         else:
-            self.add_bolt(made, component, gate)
+            self.add_bolt(made, component, gate, instruments)
         tick = context.config["topology.tick.tuple.freq.secs"]
         made.tick_s = None if tick is None else float(tick)
         self.tasks[task] = made
-        if self.instruments is not None:
-            self.instruments.added(made)
+        if instruments is not None:
+            instruments.added(made)
         return made
 
-    def add_spout(self, made: LocalTask, component: ComponentPlan, gate: Gate) -> None:
+    def add_spout(
+        self, made: LocalTask, component: ComponentPlan, gate: Gate, instruments: Instruments | None
+    ) -> None:
         config = made.context.config
         ordinal = self.books.spout_tasks.index(made.task)
         pending = Pending(ordinal, self.incarnation, self.random.getrandbits(39))
@@ -173,22 +177,24 @@ class Wiring:
                 emitter,
                 self.clock,
                 wait_s,
-                self.instruments,
+                instruments,
                 self.executor_of.get(made.task, made.task),
                 self.random,
             )
         elif isinstance(instance, ReliableSpout):
-            made.reliable = Reliable(instance, emitter, self.random, self.instruments)
+            made.reliable = Reliable(instance, emitter, self.random, instruments)
             made.spout = made.reliable.bind(self.clock, wait_s)
         else:
-            made.spout = spout_task(instance, emitter, self.clock, wait_s, self.instruments)
+            made.spout = spout_task(instance, emitter, self.clock, wait_s, instruments)
         made.spout.on_error = self.report
         timeout_s = float(config["topology.message.timeout.secs"])
         made.window = Window(config["topology.max.spout.pending"], timeout_s, self.agenda.now)
         made.spout.window = made.window.size
         self.books.spouts[made.task] = made.spout
 
-    def add_bolt(self, made: LocalTask, component: ComponentPlan, gate: Gate) -> None:
+    def add_bolt(
+        self, made: LocalTask, component: ComponentPlan, gate: Gate, instruments: Instruments | None
+    ) -> None:
         instance = made.instance
         assert isinstance(instance, (Bolt, ManualBolt))
         emitter: BoltEmitter | ManualEmitter
@@ -206,14 +212,14 @@ class Wiring:
                 component.level,
                 self.limit,
                 self.clock,
-                self.instruments,
+                instruments,
                 self.executor_of.get(made.task, made.task),
                 size,
             )
         else:
             made.bolt = bolt_task(
                 instance, emitter, component.level, self.limit, self.agenda, self.clock, size, patience_s,
-                self.instruments,
+                instruments,
             )
         made.bolt.on_error = self.report
         self.runners[made.task] = made.bolt
