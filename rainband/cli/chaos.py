@@ -15,7 +15,7 @@ from rainband.clock import Clock, SystemClock
 from rainband.errors import NotReached, Refused, UsageError
 
 if TYPE_CHECKING:
-    from rainband.nimbus.client import Running
+    from rainband.nimbus.client import Client, Running
     from rainband.records import Assignment, Statistics, WorkerBeat
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -42,7 +42,7 @@ def parse_duration(text: str) -> float:
 @click.option("--every", default="10s", show_default=True, metavar="TIME", help="Time between two kills.")
 @click.option("--times", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="How many kills.")
 @click.option("--seed", type=int, help="Draw the same victims again.")
-@options.nimbus_option
+@options.cluster_options
 @options.timeout_option(BACK_S, "Wait at most this long for each replacement.")
 @options.json_option
 @options.verbose_option
@@ -52,14 +52,14 @@ def kill_worker_command(
     every: str,
     times: int,
     seed: int | None,
-    seeds: tuple[str, ...],
+    client: Client,
     timeout_s: float,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """kill -9 a worker of topology NAME that runs on this machine, and tell how it recovers."""
     pause_s = parse_duration(every)
-    running = options.connect(seeds).topology(name)
+    running = client.topology(name)
     draw = random.Random(seed)
     clock = SystemClock()
     for number in range(1, times + 1):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -69,14 +70,29 @@ secrets_option = click.option(
 )
 
 
-def settings_options(command: F) -> F:
+def settings_options(command: F, example: str = "topology.max.spout.pending=1000") -> F:
     """-c KEY=VALUE and --config FILE."""
     command = click.option("--config", "config_file", metavar="FILE", help="Settings from a TOML or YAML file.")(
         command
     )
     return click.option(
-        "-c", "settings", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. topology.max.spout.pending=1000."
+        "-c", "settings", multiple=True, metavar="KEY=VALUE", help=f"One setting, e.g. {example} (repeatable)."
     )(command)
+
+
+def cluster_options(command: F) -> F:
+    """--nimbus, -c and --config; the command gets the `client` that they make."""
+
+    @wraps(command)
+    def connected(
+        *arguments: Any, seeds: tuple[str, ...], config_file: str | None, settings: tuple[str, ...], **given: Any
+    ) -> Any:
+        for key, _ in map(parse_setting, settings):
+            if key.partition(".")[0] in ("topology", "app"):
+                raise UsageError(f"'{key}' is a setting of topologies: this command changes none", "Give it to submit")
+        return command(*arguments, client=connect(seeds, config_file, settings), **given)
+
+    return nimbus_option(settings_options(cast(F, connected), example="keys.dir=DIRECTORY"))
 
 
 def load_settings(config_file: str | None, settings: tuple[str, ...], **flags: object) -> dict[str, Any]:
@@ -121,13 +137,13 @@ def parse_parallelism(texts: tuple[str, ...], known: tuple[str, ...] | None = No
     return result
 
 
-def connect(seeds: tuple[str, ...], config_file: str | None = None) -> Client:
-    """A client of the Nimbus that --nimbus, RAINBAND_NIMBUS_SEEDS or the settings file name."""
+def connect(seeds: tuple[str, ...], config_file: str | None = None, settings: tuple[str, ...] = ()) -> Client:
+    """A client of the Nimbus that --nimbus, -c, RAINBAND_NIMBUS_SEEDS or the settings file name."""
     from rainband.config import Config
     from rainband.messaging.keys import cluster_keys
     from rainband.nimbus.client import Client
 
-    config = Config.layer(load_settings(config_file, ()))
+    config = Config.layer(load_settings(config_file, settings))
     keys, timeout_s = cluster_keys(config["keys.dir"]), config["nimbus.client.timeout.secs"]
     client = Client(*(seeds or config["nimbus.seeds"]), keys=keys, timeout_s=timeout_s)
     click.get_current_context().call_on_close(client.close)

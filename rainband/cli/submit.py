@@ -101,7 +101,7 @@ def submit_command(
     """
     with quiet_users(as_json):
         topology = load(target, arguments, topology_settings(config_file, settings, workers), name)
-    client = options.connect(seeds, config_file)
+    client = options.connect(seeds, config_file, settings)
     tell = unheard if as_json else say
     spouts = [c for _, c in sorted(topology.plan.components.items()) if c.kind == "spout"]
     clock = SystemClock()

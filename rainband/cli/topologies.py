@@ -13,17 +13,16 @@ from rainband.clock import SystemClock
 from rainband.errors import TopologyNotFound
 
 if TYPE_CHECKING:
-    from rainband.nimbus.client import Client, Running
+    from rainband.nimbus.client import Client
     from rainband.records import ClusterSummary, TopologySummary
 
 
 @click.command("list")
-@options.nimbus_option
+@options.cluster_options
 @options.json_option
 @options.verbose_option
-def list_command(seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+def list_command(client: Client, as_json: bool, verbose: bool) -> None:
     """Show the topologies of the cluster, its supervisors and its slots."""
-    client = options.connect(seeds)
     topologies, cluster = client.topologies(), client.cluster()
     crashing = {t.topology_id: told for t in topologies if (told := _crashes(client, t))}
     if as_json:
@@ -80,10 +79,6 @@ def _describe(cluster: ClusterSummary) -> str:
     return f"nimbus {cluster.leader}: {len(alive)} supervisors, {used} of {slots} slots used"
 
 
-def _running(seeds: tuple[str, ...], name: str) -> Running:
-    return options.connect(seeds).topology(name)
-
-
 def _report(as_json: bool, name: str, did: str, **more: object) -> None:
     if as_json:
         answer({"name": name, "done": did, **more})
@@ -93,23 +88,23 @@ def _report(as_json: bool, name: str, did: str, **more: object) -> None:
 
 @click.command("activate")
 @click.argument("name")
-@options.nimbus_option
+@options.cluster_options
 @options.json_option
 @options.verbose_option
-def activate_command(name: str, seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+def activate_command(name: str, client: Client, as_json: bool, verbose: bool) -> None:
     """Let the spouts of topology NAME go on."""
-    _running(seeds, name).activate()
+    client.topology(name).activate()
     _report(as_json, name, "activated")
 
 
 @click.command("deactivate")
 @click.argument("name")
-@options.nimbus_option
+@options.cluster_options
 @options.json_option
 @options.verbose_option
-def deactivate_command(name: str, seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+def deactivate_command(name: str, client: Client, as_json: bool, verbose: bool) -> None:
     """Pause the spouts of topology NAME; what is under way is finished."""
-    _running(seeds, name).deactivate()
+    client.topology(name).deactivate()
     _report(as_json, name, "deactivated")
 
 
@@ -118,7 +113,7 @@ def deactivate_command(name: str, seeds: tuple[str, ...], as_json: bool, verbose
 @options.wait_option
 @options.workers_option
 @options.parallelism_option
-@options.nimbus_option
+@options.cluster_options
 @options.timeout_option(None, "Wait at most this long for it to run so (default: the wait and 30 s).")
 @options.json_option
 @options.verbose_option
@@ -127,7 +122,7 @@ def rebalance_command(
     wait_s: float | None,
     workers: int | None,
     parallelism: tuple[str, ...],
-    seeds: tuple[str, ...],
+    client: Client,
     timeout_s: float | None,
     as_json: bool,
     verbose: bool,
@@ -136,7 +131,7 @@ def rebalance_command(
     clock = SystemClock()
     began = clock.now()
     wanted = options.parse_parallelism(parallelism)
-    running = _running(seeds, name)
+    running = client.topology(name)
     running.rebalance(workers=workers, parallelism=wanted, wait_s=wait_s, timeout_s=timeout_s)
     statistics = running.statistics()
     _report(as_json, name, "rebalanced", workers=statistics.workers_running, seconds=round(clock.now() - began, 2))
@@ -146,7 +141,7 @@ def rebalance_command(
 @click.argument("name")
 @options.wait_option
 @options.yes_option
-@options.nimbus_option
+@options.cluster_options
 @options.timeout_option(None, "Stop watching after this long (default: the wait and 30 s); the kill goes on.")
 @options.json_option
 @options.verbose_option
@@ -154,13 +149,13 @@ def kill_command(
     name: str,
     wait_s: float | None,
     yes: bool,
-    seeds: tuple[str, ...],
+    client: Client,
     timeout_s: float | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Stop the spouts of topology NAME, let what is pending finish, and remove it."""
-    running = _running(seeds, name)
+    running = client.topology(name)
     if not yes and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         if not click.confirm(f"Kill {name}?"):
             say(f"{name} is not killed")

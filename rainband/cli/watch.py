@@ -13,6 +13,7 @@ from rainband.cli.output import answer, one_line, say, table
 from rainband.clock import SystemClock
 
 if TYPE_CHECKING:
+    from rainband.nimbus.client import Client
     from rainband.records import ErrorRecord, Statistics
 
 INTERVAL_S = 1.0
@@ -21,13 +22,13 @@ COUNTS = ("emitted", "acked", "failed", "timed_out", "replayed", "dead_letters",
 
 @click.command("monitor")
 @click.argument("name")
-@options.nimbus_option
+@options.cluster_options
 @options.timeout_option(None, "End after this long (default: until Ctrl-C).")
 @options.json_option
 @options.verbose_option
-def monitor_command(name: str, seeds: tuple[str, ...], timeout_s: float | None, as_json: bool, verbose: bool) -> None:
+def monitor_command(name: str, client: Client, timeout_s: float | None, as_json: bool, verbose: bool) -> None:
     """Show what topology NAME does, each second; -v adds its components and workers."""
-    running = options.connect(seeds).topology(name)
+    running = client.topology(name)
     clock = SystemClock()
     end = clock.now() + timeout_s if timeout_s is not None else float("inf")
     last, last_at = running.statistics(), clock.now()
@@ -98,12 +99,12 @@ def _document(now: Statistics, last: Statistics, seconds: float) -> dict[str, An
 @click.command("errors")
 @click.argument("name")
 @click.argument("component", required=False)
-@options.nimbus_option
+@options.cluster_options
 @options.json_option
 @options.verbose_option
-def errors_command(name: str, component: str | None, seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+def errors_command(name: str, component: str | None, client: Client, as_json: bool, verbose: bool) -> None:
     """Show the last errors of topology NAME, or of one COMPONENT; -v with tracebacks."""
-    errors = options.connect(seeds).topology(name).errors(component)
+    errors = client.topology(name).errors(component)
     if as_json:
         for error in errors:
             answer(error)
@@ -126,12 +127,12 @@ def _describe(error: ErrorRecord) -> str:
 
 @click.command("stacks")
 @click.argument("name")
-@options.nimbus_option
+@options.cluster_options
 @options.json_option
 @options.verbose_option
-def stacks_command(name: str, seeds: tuple[str, ...], as_json: bool, verbose: bool) -> None:
+def stacks_command(name: str, client: Client, as_json: bool, verbose: bool) -> None:
     """Show the Python stacks of every worker of topology NAME: where is it right now?"""
-    stacks = options.connect(seeds).topology(name).stacks()
+    stacks = client.topology(name).stacks()
     if as_json:
         answer({"name": name, "stacks": stacks})
         return

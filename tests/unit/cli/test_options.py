@@ -56,6 +56,33 @@ def test_a_client_tries_for_as_long_as_the_setting_says(monkeypatch: pytest.Monk
         assert connect(("127.0.0.1:1",))._rpc.timeout_s == 0.25
 
 
+CLUSTER = ["list", "monitor", "errors", "stacks", "activate", "deactivate", "rebalance", "kill", "chaos kill-worker"]
+
+
+@pytest.mark.parametrize("command", CLUSTER)
+def test_commands_find_the_cluster_by_its_settings(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('[nimbus]\nseeds = ["127.0.0.1:1"]\n')
+    words = [*command.split(), *([] if command == "list" else ["flow"])]
+    given = ["--config", str(file), "-c", "nimbus.client.timeout.secs=0.01"]
+    assert run([*words, *given]) == 4
+    assert capsys.readouterr().err.startswith("error: no Nimbus answers at 127.0.0.1:1.")
+    assert run([*words, *given, "-c", "nimbus.seeds=127.0.0.1:2"]) == 4
+    assert capsys.readouterr().err.startswith("error: no Nimbus answers at 127.0.0.1:2.")
+    assert run([*words, "-c", f"keys.dir={tmp_path}"]) == 5
+
+
+@pytest.mark.parametrize("setting", ["topology.workers=3", "app.table=readings"])
+def test_settings_of_topologies_are_for_submit(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rebalance", "flow", "-c", setting]) == 2
+    assert capsys.readouterr().err == (
+        f"error: '{setting.partition('=')[0]}' is a setting of topologies: this command changes none. "
+        "Give it to submit\n"
+    )
+
+
 LAUGHS = "app:\n  a: &a [ha]\n" + "".join(
     f"  {name}: &{name} [{', '.join([f'*{last}'] * 10)}]\n" for last, name in pairwise("abcdefghij")
 )

@@ -42,7 +42,7 @@ class Cluster:
 @pytest.mark.parametrize(("typed", "killed", "said"), [("n\n", 0, "flow is not killed\n"), ("y\n", 1, "flow killed, ")])
 def test_kill_asks_at_a_terminal(typed: str, killed: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, screen = Cluster(), Terminal()
-    monkeypatch.setattr(options, "connect", lambda seeds: cluster)
+    monkeypatch.setattr(options, "connect", lambda *given: cluster)
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     monkeypatch.setattr(sys, "stdout", screen)
     assert run(["kill", "flow"]) == 0
@@ -75,7 +75,7 @@ class Crashing:
 def test_a_crash_loop_shows_in_list_and_monitor(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(options, "connect", lambda seeds: Crashing())
+    monkeypatch.setattr(options, "connect", lambda *given: Crashing())
     assert run(["list"]) == 0
     out = capsys.readouterr().out
     assert "flow  ACTIVE CRASHING  5.0s    0/1" in out
