@@ -113,7 +113,7 @@ def check_ports(config: Config) -> Iterator[Finding]:
 
 def check_nimbus(config: Config) -> Iterator[Finding]:
     """Does one answer? None is only worth a hint."""
-    from rainband.errors import RainbandError
+    from rainband.errors import NotAllowed, RainbandError
     from rainband.messaging.keys import cluster_keys
     from rainband.nimbus.client import Client
 
@@ -122,6 +122,9 @@ def check_nimbus(config: Config) -> Iterator[Finding]:
         keys, timeout_s = cluster_keys(config["keys.dir"]), config["nimbus.client.timeout.secs"]
         with Client(*config["nimbus.seeds"], keys=keys, timeout_s=timeout_s) as client:
             cluster = client.cluster()
+    except NotAllowed as error:
+        yield Finding("nimbus", "bad", error.message, error.fix)
+        return
     except RainbandError:
         yield Finding("nimbus", "warn", f"none answers at {seeds}", "start one: rainband up")
         return

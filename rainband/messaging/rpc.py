@@ -19,8 +19,9 @@ import zmq
 
 from rainband.build import VERSION
 from rainband.clock import SystemClock
-from rainband.errors import ClusterUnavailable, NotLeader, RainbandError, UsageError, WireError
+from rainband.errors import ClusterUnavailable, NotAllowed, NotLeader, RainbandError, UsageError, WireError
 from rainband.messaging.control import decode
+from rainband.messaging.handshake import refusal
 from rainband.messaging.keys import Keys
 from rainband.messaging.sockets import (
     Bell,
@@ -174,7 +175,8 @@ class RpcClient:
         return list(self._out.values())
 
     def call(self, request: Request, timeout_s: float | None = None) -> Response:
-        """Ask the leader. Raises ClusterUnavailable in time, the RainbandError of a Failure, WireError for nonsense.
+        """Ask the leader. Raises ClusterUnavailable in time, NotAllowed when our keys are not those that are wanted,
+        the RainbandError of a Failure, WireError for nonsense.
 
         `timeout_s` bounds the wait for the answer (default: that of this client), which also bounds the connecting.
         """
@@ -328,7 +330,7 @@ class RpcClient:
                 pass
 
     def _reach(self, until: float) -> list[str]:
-        """The Nimbuses that are connected. Raises ClusterUnavailable at `until`, sooner where nothing listens."""
+        """The Nimbuses that are connected. Raises what `_unreachable` says at `until`, sooner where nothing listens."""
         left = until - self._clock.now()
         patience_s = min(left, REFUSED_S)
         ready = self._poll(list(self._out), zmq.POLLOUT, patience_s)
@@ -354,10 +356,15 @@ class RpcClient:
             f"Nimbus at {address} {what}", "The request may have been carried out: look with `rainband list`"
         )
 
-    def _unreachable(self) -> ClusterUnavailable:
+    def _unreachable(self) -> ClusterUnavailable | NotAllowed:
         where = ", ".join(self.seeds)
-        if any(_listens(seed) for seed in self.seeds):
-            fix = "Check that it is a Nimbus and that both sides use the same keys (or none)"
+        listening = [seed for seed in self.seeds if _listens(seed)]
+        for seed in listening:
+            shut_out = refusal(self._context, seed, self.keys)
+            if shut_out is not None:
+                return shut_out
+        if listening:
+            fix = "Check that it is a Nimbus"
             return ClusterUnavailable(f"what listens at {where} does not answer as a Nimbus", fix)
         return ClusterUnavailable(f"no Nimbus answers at {where}", "Start one with `rainband nimbus` or `rainband up`")
 

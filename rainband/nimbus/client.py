@@ -39,7 +39,8 @@ R = TypeVar("R", bound=Response)
 class Client:
     """Talks to the Nimbus that leads among `seeds` ("host:port"). Threads may share it. Use with `with`, or `close()`.
 
-    Every method raises ClusterUnavailable when no Nimbus answers within `timeout_s` seconds.
+    Every method raises ClusterUnavailable when no Nimbus answers within `timeout_s` seconds, NotAllowed when the one
+    that is there uses other keys.
     """
 
     def __init__(self, *seeds: str, keys: Keys | None = None, timeout_s: float = TIMEOUT_S) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from kit.chaos import Arena, Case, alive, kill_at_once, now, wait
 from kit.chaos_host import Hosts, needs_ip, run
-from rainband.errors import ClusterUnavailable
+from rainband.errors import NotAllowed
 from rainband.nimbus.client import Client
 from rainband.supervisor import processes
 
@@ -85,7 +85,7 @@ def pids_on(case: Case, name: str) -> set[int]:
 
 
 def test_without_the_key_nobody_gets_in(cluster: Town) -> None:
-    with Client(cluster.address, timeout_s=1.0) as stranger, pytest.raises(ClusterUnavailable):
+    with Client(cluster.address, timeout_s=1.0) as stranger, pytest.raises(NotAllowed):
         stranger.topologies()
 
 

@@ -152,8 +152,13 @@ def test_keys_and_secrets_may_be_named_from_where_one_stands(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "secrets").mkdir(mode=0o700)
     assert rainband("keygen", str(tmp_path / "keys")).returncode == 0
+    assert rainband("keygen", str(tmp_path / "others")).returncode == 0
     up = Up(tmp_path / "state", "-c", "keys.dir=keys", "-c", "supervisor.secrets.dir=secrets", cwd=tmp_path)
     try:
+        asked = ["list", "--nimbus", up.about["nimbus"], "-c", "nimbus.client.timeout.secs=1"]
+        assert rainband(*asked).returncode == 5
+        for name, code in (("others", 5), ("keys", 0)):
+            assert rainband(*asked, "-c", f"keys.dir={tmp_path / name}").returncode == code
         monkeypatch.setenv("RAINBAND_KEYS_DIR", str(tmp_path / "keys"))
         [submitted] = up.run("submit", target, "--timeout", "30", "--", "guarded", "100")
         assert submitted["workers_running"] == 1

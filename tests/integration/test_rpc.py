@@ -334,12 +334,27 @@ def test_keys_keep_others_out_and_many_strangers_do_not_slow_us(
     for number in range(50):
         assert client.call(Kill(str(number))) == Done(str(number))
     assert time.monotonic() - begun < 3.0
-    for wrong in (None, Keys.generate()):
-        with pytest.raises(ClusterUnavailable, match="same keys"):
+    for wrong, said in ((None, "wants a key"), (Keys.generate(), "has another key")):
+        with pytest.raises(NotAllowed, match=said):
             connect(nimbus.address, timeout_s=0.5, keys=wrong).call(Kill("x"))
     for stranger in strangers:
         stranger.close()
     assert len(nimbus.requests) == 50
+
+
+def test_a_key_for_one_that_has_none_is_told(
+    start: Callable[..., Nimbus], connect: Callable[..., RpcClient]
+) -> None:
+    with pytest.raises(NotAllowed, match="has no key"):
+        connect(start().address, timeout_s=0.1, keys=Keys.generate()).call(Kill("x"))
+
+
+def test_keys_are_not_blamed_for_a_wait_that_was_too_short(
+    start: Callable[..., Nimbus], connect: Callable[..., RpcClient]
+) -> None:
+    keys = Keys.generate()
+    with pytest.raises(ClusterUnavailable):
+        connect(start(keys=keys).address, timeout_s=0.0, keys=keys).call(Kill("x"))
 
 
 def test_ports_in_use_and_exposure_are_refused() -> None:
