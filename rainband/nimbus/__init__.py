@@ -5,7 +5,8 @@ last in a `Store` (one row per topology, its plan, its assignment) and what supe
 is one write: the new rows are worked out first, written, and only then believed; when the write fails, nothing was
 decided. Its parts: `lifecycle` is the one table of states, `scheduler` places executors with the fewest moves,
 `liveness` knows who is silent for too long, `roster` what each supervisor offers, `admission` what may run at all,
-`rows` what is stored; `shelf` keeps the bundles, `statistics` adds up what workers report, `views` answers questions.
+`rows` what is stored; `shelf` keeps the bundles, `statistics` adds up what workers report, `views` answers questions;
+`journal` words what the log says of each command.
 `service` is the daemon around the core; `client` and `running` are what programs hold: `Client` and `Running`.
 Where several Nimbuses share a store, `service` has a core only while the election (cluster/) says that it leads; the
 others answer with the leader's address. `state` opens what the settings name; `copies` sees to it that bundles are on

@@ -16,11 +16,26 @@ from rainband.config import Config
 from rainband.errors import ClusterUnavailable, InvalidTopology, NotCopied, RainbandError, StoreError
 from rainband.messaging.keys import cluster_keys
 from rainband.messaging.rpc import RpcServer, record_of
+from rainband.nimbus import journal
 from rainband.nimbus.copies import PIECE_BYTES, Copied, Copies, Fetched, Named
 from rainband.nimbus.core import Nimbus
 from rainband.nimbus.shelf import Shelf
 from rainband.nimbus.state import Opened, open_state
-from rainband.records import Download, Failure, Heartbeat, Progress, Request, Response, Submit, Upload
+from rainband.records import (
+    Activate,
+    Deactivate,
+    Download,
+    Failure,
+    GetTopology,
+    Heartbeat,
+    Kill,
+    Progress,
+    Rebalance,
+    Request,
+    Response,
+    Submit,
+    Upload,
+)
 from rainband.topology.plan import Plan
 
 log = logging.getLogger("rainband.nimbus")
@@ -230,6 +245,7 @@ class Service:
             if self._nimbus is None:
                 return self._not_leader()
             response = self._nimbus.handle(request, now, self.clock.wall())
+            self._log(request, response, self._nimbus, now)
             self._look_who_leads(self.clock.now())
             if not self.leads and isinstance(response, Failure) and response.code == StoreError.code:
                 return self._not_leader()  # refused by its epoch: surely not done
@@ -244,6 +260,12 @@ class Service:
             else:
                 self._peers[request.supervisor] = peer
         return response
+
+    def _log(self, request: Request, response: Response, nimbus: Nimbus, now: float) -> None:
+        if isinstance(request, Submit | Kill | Rebalance | Activate | Deactivate):
+            after = nimbus.handle(GetTopology(request.name), now, self.clock.wall())
+            if line := journal.line(request, response, after):
+                log.info("%s", line)
 
     def _must_wait(self, peer: bytes, request_id: int, request: Submit) -> bool:
         """Whether the bundle has to get to a second place first. If so the submit is held until it is there."""

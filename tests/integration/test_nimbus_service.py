@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import select
@@ -107,7 +108,10 @@ def report(
     return answer
 
 
-def test_a_topology_is_packed_submitted_pushed_and_handed_out(tmp_path: Path, numbers: Topology) -> None:
+def test_a_topology_is_packed_submitted_pushed_and_handed_out(
+    tmp_path: Path, numbers: Topology, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rainband.nimbus")
     sent: list[tuple[int, int]] = []
     with nimbus(tmp_path / "state") as service, supervisor(service.address) as host, Client(service.address) as client:
         running = client.submit(numbers, config={"topology.workers": 2}, progress=lambda *bytes: sent.append(bytes))
@@ -135,6 +139,8 @@ def test_a_topology_is_packed_submitted_pushed_and_handed_out(tmp_path: Path, nu
         assert report(host).wanted == ()
         with pytest.raises(TopologyNotFound, match=r"no topology is named 'numbers'\. None is running"):
             running.statistics()
+    told = [m for m in caplog.messages if m.startswith("numbers-")]
+    assert [message.split()[1].strip(":,") for message in told] == ["submitted", "deactivated", "killed"]
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path, numbers: Topology) -> None:
