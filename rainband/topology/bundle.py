@@ -166,6 +166,11 @@ def _check_reach(topology: Topology, root: Path) -> None:
     for component in topology.parts():
         kind = type(component)
         home = import_root(kind.__module__)
+        if home is not None and kind.__module__.partition(".")[0] in sys.stdlib_module_names:
+            raise UsageError(
+                f"{kind.__qualname__} comes from {kind.__module__}, which is the standard library's on the workers",
+                "Rename the module",
+            )
         if kind.__module__ != "__main__" and home is not None and home != root.resolve():
             raise UsageError(
                 f"{kind.__qualname__} comes from {home}, which does not travel with {root}",

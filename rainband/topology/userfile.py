@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import os
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from rainband.errors import RainbandError, UsageError, UserCodeFailed, did_you_mean
+from rainband.topology import imports
 from rainband.topology.builder import TopologyBuilder
 from rainband.topology.graph import Topology
 
@@ -25,10 +25,10 @@ def load_topology(file: str | Path, name: str = "topology", arguments: Sequence[
     """The topology called `name` in `file`: a Topology, or a function that makes one of `arguments`.
 
     The function gets one parameter per argument, or, when its only parameter is called args or argv or is annotated as
-    a list or Sequence, all of them in one. The directory of `file` comes first on the path and stays there until the
-    next call, which forgets the modules of this one. Raises UsageError for a file or name that cannot be meant or for
-    a file that cannot be imported, UserCodeFailed for what the function raises, both with file and line, and what a
-    builder raises.
+    a list or Sequence, all of them in one. The directory of `file` comes first on the path, its modules behind the
+    standard library's, and stays there until the next call, which forgets the modules of this one. Raises UsageError
+    for a file or name that cannot be meant or for a file that cannot be imported, UserCodeFailed for what the function
+    raises, both with file and line, and what a builder raises.
     """
     path = _checked(Path(file))
     module = _imported(path)
@@ -75,9 +75,8 @@ def _imported(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     _directory = str(real.parent)
-    sys.path.insert(0, _directory)
     sys.modules[real.stem] = module
-    importlib.invalidate_caches()
+    imports.enter(_directory)
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
@@ -110,8 +109,8 @@ def _forget() -> None:
     for name in _modules:
         sys.modules.pop(name, None)
     _modules.clear()
-    if _directory in sys.path:
-        sys.path.remove(_directory)
+    if _directory is not None:
+        imports.leave(_directory)
     _directory = None
 
 
@@ -170,7 +169,18 @@ def _explained(error: BaseException, what: str, path: Path, kind: type[RainbandE
     if isinstance(error, SyntaxError):
         text = error.msg
     fix = "Install it, or put it beside the file" if isinstance(error, ModuleNotFoundError) else ""
+    hidden = _hidden(error, path.parent)
+    if hidden is not None:
+        fix = f"Rename {hidden.name}: the standard library has a module of that name"
     return kind(f"{what}: {place}: {type(error).__name__}: {text}", fix)
+
+
+def _hidden(error: BaseException, project: Path) -> Path | None:
+    """The file of the project that was meant where a module of the standard library was found."""
+    module = error.name if isinstance(error, ImportError) else getattr(getattr(error, "obj", None), "__name__", None)
+    if module not in sys.stdlib_module_names:
+        return None
+    return next((path for path in (project / f"{module}.py", project / str(module)) if path.exists()), None)
 
 
 def _place(error: BaseException, path: Path) -> str:

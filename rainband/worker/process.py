@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import importlib
 import logging
 import os
 import signal
@@ -38,6 +37,7 @@ from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
+from rainband.topology import imports
 from rainband.topology.bundle import check_component, load_component
 from rainband.topology.home import CODE, POSITIONS, Progress, lease_stamp, read_assignment, read_plan, stacks_path
 from rainband.topology.plan import Plan
@@ -165,16 +165,15 @@ class WorkerProcess:
         return plan, assignment
 
     def _enter_code(self) -> None:
-        """The topology's own modules come first on the path and its files are here, as where it was written.
+        """The topology's own modules come before all that is installed and its files are here, as where it was written.
 
         Nothing is compiled into its home: with an open umask others could write there what the next worker runs.
         """
         sys.dont_write_bytecode = True
         code = self.home / CODE
         os.chdir(code)
-        sys.path.insert(0, str(code))
+        imports.enter(str(code))
         trust_code(str(code))
-        importlib.invalidate_caches()
 
     def _make_worker(self, plan: Plan, assignment: Assignment) -> Worker:
         def load(component: str) -> object:

@@ -104,8 +104,10 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> str:
-    """A topology that imports a module of its own, in a directory where no daemon runs."""
+    """A topology that imports a module of its own, in a directory where no daemon runs and names are badly chosen."""
     (tmp_path / "project").mkdir()
+    for name in sys.stdlib_module_names:
+        (tmp_path / "project" / f"{name}.py").write_text("raise ImportError('this is not the standard library')\n")
     (tmp_path / "project" / "words.py").write_text(HELPER)
     path = tmp_path / "project" / "word_case.py"
     path.write_text(TOPOLOGY)

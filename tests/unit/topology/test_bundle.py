@@ -191,6 +191,16 @@ def test_components_must_travel_with_the_project(
         build_bundle(topology)
 
 
+def test_components_of_modules_that_workers_cannot_see_are_refused(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in topology.parts():
+        monkeypatch.setattr(type(part), "__module__", "statistics.parts")
+    monkeypatch.setattr(bundle, "import_root", lambda module: topology.project)
+    with pytest.raises(UsageError, match=r"comes from statistics\.parts, which is the standard library's"):
+        build_bundle(topology, Path("."))
+
+
 def test_where_modules_were_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = import_root(__name__)
     assert here is not None

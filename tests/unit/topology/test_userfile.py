@@ -136,11 +136,15 @@ def test_an_invalid_topology_keeps_its_problems(project: Path) -> None:
         ("pytest.py", "", "would be imported as 'pytest', which is"),
         ("wc_bad.txt", "", "is no .py file"),
         ("wc_bad", "", "is no .py file"),
+        ("wc_bad.py", "from colorsys import mine\n", "Rename colorsys.py: the standard library has a module"),
+        ("wc_bad.py", "import string\nstring.mine\n", "Rename string.py: the standard library has"),
         ("wc_empty.py", "", "has no 'topology'. Define topology = builder.create_topology()"),
     ],
 )
 def test_what_is_wrong_with_the_file(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / "wc_bad_helper.py").write_text("oops\n")
+    for taken in ("colorsys.py", "string.py"):
+        (tmp_path / taken).write_text("mine = 1\n")
     (tmp_path / name).write_text(content)
     with pytest.raises(RainbandError) as caught:
         load_topology(tmp_path / name)
@@ -148,6 +152,17 @@ def test_what_is_wrong_with_the_file(tmp_path: Path, name: str, content: str, me
     assert caught.value.exit_code == 2
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_takes_the_place_of_a_module_of_the_standard_library(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "stringprep", raising=False)
+    (project / "stringprep.py").write_text("")
+    (project / "wc_first.py").write_text("import wc_parts\n" + GOOD)
+    (project / "wc_parts.py").write_text("import stringprep\nstringprep.in_table_a1\n")
+    assert load_topology(project / "wc_first.py").name == "plain"
+    assert sys.path[0] == str(project)
 
 
 def test_no_file(tmp_path: Path) -> None:
