@@ -17,12 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rainband.errors import InvalidConfig, UsageError, did_you_mean
+from rainband.errors import InvalidConfig, UsageError, closest, did_you_mean
 
 APP = "app"
 APP_DEPTH_MAX = 32
 APP_NODES_MAX = 100_000
 FILE_BYTES_MAX = 1 << 20
+NAMED_MAX = 10
 ENV_PREFIX = "RAINBAND_"
 TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -233,6 +234,9 @@ def validated(values: Mapping[str, object], *, where: str = "", scope: str | Non
     """
     if not isinstance(values, Mapping):
         raise InvalidConfig(f"config must be a mapping of keys to values, not {type(values).__name__}{_at(where)}")
+    unknown: list[object] = [key for key in values if key not in OPTIONS]
+    if unknown:
+        raise _unknown(unknown, where)
     result = {}
     for key, value in values.items():
         option = find(key, where)
@@ -254,9 +258,19 @@ def find(key: object, where: str = "") -> Option:
     """The option of that name. Raises InvalidConfig with a did-you-mean."""
     option = OPTIONS.get(key) if isinstance(key, str) else None
     if option is None:
-        fix = did_you_mean(key, OPTIONS) or "Settings of your own go under 'app'"
-        raise InvalidConfig(f"unknown config key {key!r}{_at(where)}", fix)
+        raise _unknown([key], where)
     return option
+
+
+def _unknown(keys: list[object], where: str) -> InvalidConfig:
+    """The error that names all of them, each with the key that may have been meant."""
+    hints = [did_you_mean(key, OPTIONS) for key in keys]
+    fix = "" if all(hints) else "Settings of your own go under 'app'"
+    if len(keys) == 1:
+        return InvalidConfig(f"unknown config key {keys[0]!r}{_at(where)}", hints[0] or fix)
+    named = [f"{key!r}" + (f" (d{hint[1:]})" if hint else "") for key, hint in zip(keys, hints, strict=True)]
+    named[NAMED_MAX:] = [f"{len(keys) - NAMED_MAX} more"] if len(keys) > NAMED_MAX else []
+    return InvalidConfig(f"unknown config keys {', '.join(named)}{_at(where)}", fix)
 
 
 def check(option: Option, value: object, where: str = "") -> Any:
@@ -371,7 +385,9 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
         if name in names:
             found.update(validated(_typed({names[name].name: text}), where=name))
         elif name.startswith(ENV_PREFIX) and name.split("_")[1] in families:
-            raise InvalidConfig(f"unknown variable {name}", did_you_mean(name, names))
+            close = closest(name.removeprefix(ENV_PREFIX).lower().replace("_", "."), list(OPTIONS))
+            fix = f"Did you mean '{OPTIONS[close].env}'?" if close else ""
+            raise InvalidConfig(f"unknown variable {name}", fix)
     return found
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+SLIP = 0.7  # how alike two names are at least, as difflib counts it
+SLIP_SHORT = 0.6  # one wrong letter of three
+
 
 class RainbandError(Exception):
     """Root of everything rainband raises on purpose."""
@@ -210,7 +213,21 @@ def sendable(text: str) -> str:
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """'Did you mean 'x'?' for the known name closest to `name`, '' when none is close."""
+    close = closest(name, list(known)) if isinstance(name, str) else ""
+    return f"Did you mean '{close}'?" if close else ""
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """The known name that `name` may be a slip of; '' when none is close.
+
+    What dotted names share up to the first dot says nothing: topology.foo is not close to topology.name.
+    """
     from difflib import get_close_matches
 
-    close = get_close_matches(name, list(known), 1) if isinstance(name, str) else []
-    return f"Did you mean '{close[0]}'?" if close else ""
+    head, dot, tail = name.partition(".")
+    family = {other.removeprefix(head + dot): other for other in known if dot and other.startswith(head + dot)}
+    if not family:
+        family, tail = {other: other for other in known}, name
+    close = get_close_matches(tail, family, 1, SLIP_SHORT if len(tail) <= 3 else SLIP)
+    lacking = [other for other in known if other.endswith("." + name)]
+    return family[close[0]] if close else lacking[0] if lacking else ""

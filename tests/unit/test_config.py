@@ -34,6 +34,13 @@ BAD = [
     ({"topology.wrokers": 2}, "unknown config key 'topology.wrokers'. Did you mean 'topology.workers'?"),
     ({"my.setting": 2}, "unknown config key 'my.setting'. Settings of your own go under 'app'"),
     ({7: 2}, "unknown config key 7"),
+    (
+        {"topology.wrokers": 2, "topology.workers": 0, "my.setting": 2},
+        "unknown config keys 'topology.wrokers' (did you mean 'topology.workers'?), 'my.setting'. Settings of your own",
+    ),
+    ({"topolgy.workers": 1, "keys.dri": ""}, "'?), 'keys.dri' (did you mean 'keys.dir'?)"),
+    ({f"a{number}": 1 for number in range(12)}, "'a8', 'a9', 2 more. Settings of your own"),
+    ({"topology.foo": 2}, "unknown config key 'topology.foo'. Settings of your own go under 'app'"),
     ({"topology.workers": 0}, "'topology.workers' cannot be 0. Write a whole number from 1 to 10,000"),
     ({"topology.workers": "2"}, "'topology.workers' cannot be '2'"),
     ({"topology.workers": True}, "'topology.workers' cannot be True"),
