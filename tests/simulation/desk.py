@@ -61,10 +61,15 @@ class Desk:
             self.local = frozenset(task for task, at in self.address_of.items() if at == self.address)
         return self.places
 
-    def gave_up(self, task: int, address: str, at: float) -> bool:
-        """Whether what `task` sent from `address` at that time came after this worker knew it to be elsewhere."""
-        self.placed()
-        return self.address_of.get(task) != address and at > self.moved_at.get(task, 0.0)
+    def gave_up(self, emission: Emission) -> bool:
+        """Whether its source sent it from a place after this worker knew of a later one.
+
+        This worker may itself be behind: one that knows an older place gets what was sent from the later one when a
+        worker on the way passes it on.
+        """
+        task = emission.source
+        ahead = self.placed().get(task, 0) >= emission.place
+        return ahead and self.address_of.get(task) != emission.address and emission.at > self.moved_at.get(task, 0.0)
 
     # What components ask
 

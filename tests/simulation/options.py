@@ -95,7 +95,7 @@ def draw(seed: int, roots: int | None = None) -> Options:
     pending = rng.choice((1, 4, 16, 100, 1000))
     credit = rng.choice((1, 2, 3, 8, 64, 4096))
     bolts = rng.choice((1, 2, 2, 3, 3, 4, 5, 6))
-    tight = credit <= 8 and bolts > 3
+    tight = credit <= 8 and bolts > (2 if credit <= 2 else 3)
     delays_s = (0.0005, 0.002) if tight else (0.0005, 0.002, 0.01, 0.04)
     passes_s = (0.002, 0.005) if tight else (0.002, 0.005, 0.01)
     wanted = roots if roots is not None else rng.choice((60, 120, 200, 300) if pending > 1 else (30, 60))

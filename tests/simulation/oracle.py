@@ -44,9 +44,14 @@ class Attempt:
 
 
 class Emission:
-    """One emitted tuple: the attempts it belongs to, who sent it when, and what became of it at each target task."""
+    """One emitted tuple: the attempts it belongs to, who sent it when, and what became of it at each target task.
 
-    __slots__ = ("address", "at", "attempts", "incarnation", "places", "row", "source", "state", "stream", "to", "uid")
+    `place` is the placement number of its source, `places` are those of its targets, as the sender knew them.
+    """
+
+    __slots__ = (
+        "address", "at", "attempts", "incarnation", "place", "places", "row", "source", "state", "stream", "to", "uid",
+    )  # fmt: skip
 
     def __init__(
         self, uid: int, row: int, attempts: tuple[Attempt, ...], source: int, incarnation: int, address: str, at: float
@@ -58,6 +63,7 @@ class Emission:
         self.incarnation = incarnation
         self.address = address
         self.at = at
+        self.place = 0
         self.stream = "default"
         self.state: dict[int, int] = {}
         self.places: dict[int, int] = {}
@@ -129,6 +135,7 @@ class Oracle:
         self, emission: Emission, tasks: tuple[int, ...], places: dict[int, int], addresses: dict[int, str]
     ) -> None:
         """The product says where the tuple goes."""
+        emission.place = places.get(emission.source, 0)
         for task in tasks:
             if task in emission.state:
                 self.wrong("D10", f"uid {emission.uid} of task {emission.source} was sent to task {task} twice")
@@ -179,9 +186,9 @@ class Oracle:
     # Executions
 
     def begins(
-        self, uid: int, task: int, incarnation: int, now: float, gave_up: Callable[[int, str, float], bool]
+        self, uid: int, task: int, incarnation: int, now: float, gave_up: Callable[[Emission], bool]
     ) -> Emission | None:
-        """A task is handed a tuple. `gave_up(task, address, at)`: what was sent then from there counts no more."""
+        """A task is handed a tuple. `gave_up(emission)`: what was sent then from there counts no more."""
         emission = self.emissions.get(uid)
         state = emission.state.get(task) if emission is not None else None
         if emission is None or state is None:
@@ -191,7 +198,7 @@ class Oracle:
             self.wrong("D5", f"task {task} executes uid {uid} of row {emission.row} a second time")
         emission.state[task] = RUNNING
         self.executions += 1
-        if gave_up(emission.source, emission.address, emission.at):
+        if gave_up(emission):
             self.wrong("D11", f"task {task} executes uid {uid} of task {emission.source}, sent from a place given up")
         lane = (emission.incarnation, emission.source, incarnation, task, emission.places[task])
         if self.order.get(lane, 0) > uid:
