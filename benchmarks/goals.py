@@ -23,7 +23,7 @@ Own = Mapping[str, Result]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """`seen` None: not measured. `unit` "×" for ratios. `most`: less is better.
+    """`seen` None: not measured. `must` 0: an aim only. `unit` "×" for ratios. `most`: less is better.
 
     `few_cores`: what is seen when Storm may also run with a profile made for this machine.
     """
@@ -42,6 +42,8 @@ class Goal:
             return "not measured"
         if self.aim is not None and self.reaches(self.aim):
             return "reached, and what was aimed for"
+        if not self.must:
+            return "short of the aim"
         return "reached" if self.reaches(self.must) else "**behind**"
 
     def reaches(self, bound: float) -> bool:
