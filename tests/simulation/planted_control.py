@@ -61,7 +61,7 @@ def the_last_candidate_leads() -> None:
     put(campaign, "queue_of", queue_of)
 
 
-@bug(THREE, faults=("pause", "store_slow"), lease_s=5.0, session_s=9.0, supervisors=3, topologies=1, per_fault_s=0.4)
+@bug(THREE, faults=("pause", "store_slow"), lease_s=4.0, session_s=9.0, supervisors=3, topologies=1, per_fault_s=0.4)
 def time_spent_writing_counts_against_supervisors() -> None:
     real = Service._tick
     put(service, "SLOW_S", service.STILL_S)
