@@ -43,6 +43,7 @@ def outcome(cluster: Arena) -> Iterator[Outcome]:
         topology = module.faulty("faulty", str(directory), {"topology.max.error.report.per.interval": 1000})
         running = cluster.client.submit(topology, project=PROJECT)
         running.wait_drained(60)
+        (directory / "drained").touch()
         wait(lambda: (directory / "late").exists(), 5.0)
         wait(lambda: running.statistics().acked >= module.TOTAL, 5.0, lambda: str(running.statistics()))
         yield Outcome(directory, module, running.statistics(), running.errors(), cluster.worker_logs())
