@@ -25,6 +25,7 @@ from benchmarks.uncompiled import measure_uncompiled
 RAINBAND = "rainband"
 STORM = "Apache Storm"
 FEW_CORES = "best"
+FLOOR = "bare Python loop"
 PYTHON_BOLTS = "Storm with Python bolts"
 STREAMPARSE = "streamparse's pystorm"
 PIPES_PENDING = 500
@@ -130,7 +131,7 @@ def contenders() -> list[Contender]:
             WORD_COUNT_FREE, "bytewax", "1 process, in batches",
             partial(alone, bytewax_peer.run, "word-count", count="batch"), slow=True,
         ),
-        Contender(WORD_COUNT_FREE, "bare Python loop", "no engine", partial(alone, floor.run, "word-count")),
+        Contender(WORD_COUNT_FREE, FLOOR, "no engine", partial(alone, floor.run, "word-count")),
     ]  # fmt: skip
     return [*ours, *others, *storms()]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from benchmarks.compare import (
     CHAIN,
     FEW_CORES,
+    FLOOR,
     PYTHON_BOLTS,
     RAINBAND,
     STORM,
@@ -19,6 +21,7 @@ from benchmarks.compare import (
 from benchmarks.results import Result
 
 Own = Mapping[str, Result]
+Rounds = Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +68,33 @@ class Table:
     def __init__(self, scores: Sequence[Score]) -> None:
         self.scores = scores
 
-    def rate(self, contest: str, engine: str, *words: str, without: str = "\0") -> float | None:
-        """The best rate among those that fit."""
-        return self._best(contest, engine, words, without, lambda score: score.rate, max)
+    def rate(self, contest: str, engine: str, *words: str, without: str = "\0") -> Rounds:
+        """Those that fit: the rates of the one with the best median."""
+        found = self._fitting(contest, engine, words, without)
+        return max(found, key=lambda score: score.rate).rates if found else ()
 
-    def cpu(self, contest: str, engine: str, *words: str, without: str = "\0") -> float | None:
-        """The fewest CPU seconds per million among those that fit."""
-        return self._best(contest, engine, words, without, lambda score: score.cpu, min)
+    def cpu(self, contest: str, engine: str, *words: str, without: str = "\0") -> Rounds:
+        """Those that fit: CPU seconds per million of the one with the lowest median."""
+        found = self._fitting(contest, engine, words, without)
+        return min(found, key=lambda score: score.cpu).cpu_s_per_million if found else ()
 
-    def _best(
-        self, contest: str, engine: str, words: Sequence[str], without: str,
-        figure: Callable[[Score], float], choose: Callable[[Iterable[float]], float],
-    ) -> float | None:  # fmt: skip
-        found = [
-            figure(score)
+    def _fitting(self, contest: str, engine: str, words: Sequence[str], without: str) -> list[Score]:
+        return [
+            score
             for score in self.scores
             if score.contest == contest and score.engine == engine and score.rates
             and all(word in score.title for word in words) and without not in score.title
         ]  # fmt: skip
-        return choose(found) if found else None
 
 
-def over(value: float | None, other: float | None) -> float | None:
-    return value / other if value is not None and other else None
+def over(values: Rounds, others: Rounds) -> float | None:
+    """The median of the ratios within each round that both have: the machine is not equally fast in all of them."""
+    ratios = [value / other for value, other in zip(values, others, strict=False) if other]
+    return median(ratios) if ratios else None
 
 
-def best(*values: float | None) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+def best(*each: Rounds) -> Rounds:
+    return max(each, key=lambda rounds: median(rounds) if rounds else 0.0)
 
 
 def against_others(table: Table) -> list[Goal]:
@@ -101,7 +104,7 @@ def against_others(table: Table) -> list[Goal]:
     two_cpu = table.cpu(WORD_COUNT, RAINBAND, "2 workers", without=",")
     plain = table.rate(WORD_COUNT, RAINBAND, "uncompiled")
     storm = table.rate(WORD_COUNT, STORM)
-    floor = table.cpu(WORD_COUNT_FREE, "bare Python loop")
+    floor = table.cpu(WORD_COUNT_FREE, FLOOR)
     free = table.rate(WORD_COUNT_FREE, RAINBAND)
     bytewax = table.rate(WORD_COUNT_FREE, "bytewax", without="batches")
     streamparse = table.rate(WORD_COUNT, PYTHON_BOLTS, STREAMPARSE)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.charts import Bar, bar_chart, short
-from benchmarks.compare import CHAIN, RAINBAND, WORD_COUNT, WORD_COUNT_FREE, Score
+from benchmarks.compare import CHAIN, FLOOR, RAINBAND, WORD_COUNT, WORD_COUNT_FREE, Score
 from benchmarks.goals import Goal, goals
 from benchmarks.results import Result
 
@@ -32,11 +32,11 @@ AGAINST = """Storm's best is that of its defaults and of the tuning in its own s
 seen when it may also run with a third profile, "best", which was made here for a machine of two cores.
 """
 
-COMPARED = """Rounds of all entries, interleaved; windows of {seconds:g} s; medians over the rounds, and the range
-where it is drawn. Storm 2.8.3 runs as a real cluster (ZooKeeper, Nimbus, supervisor, worker JVMs) with its defaults,
-tuned as in its own storm-perf, and tuned for few cores ("best"), with the pending limit that is named. With one worker
-all three are in every round, with two the one that was fastest in earlier runs, as are the acked entries of rainband;
-all else in every fifth.
+COMPARED = """Rounds of all entries of a table, interleaved; medians over the rounds, and the range where it is drawn.
+Storm 2.8.3 runs as a real cluster (ZooKeeper, Nimbus, supervisor, worker JVMs) with its defaults, tuned as in its own
+storm-perf, and tuned for few cores ("best"), with the pending limit that is named. With one worker all three are in
+every round, with two the one that was fastest in earlier runs, as are the acked entries of rainband; all else in every
+fifth.
 `benchmarks/peers/README.md` says how each engine is run. **Others** is how many cores the rest of the machine used
 meanwhile: with much of it, look at CPU-s/M.
 """
@@ -44,7 +44,11 @@ meanwhile: with much of it, look at CPU-s/M.
 
 def page(own: Mapping[str, Any], peers: Mapping[str, Any], scores: Sequence[Score]) -> str:
     results: Mapping[str, Result] = own.get("results", {})
-    parts = [HEAD, *reached(goals(results, scores))]
+    runs = peers.get("runs", {})
+    one_run = runs.get(WORD_COUNT) == runs.get(WORD_COUNT_FREE)  # the bare loop is in the latter only
+    parts = [HEAD, *reached(goals(results, [score for score in scores if one_run or score.engine != FLOOR]))]
+    if len({str(run["machine"]) for run in [*own.get("runs", {}).values(), *runs.values()]}) > 1:
+        parts += ["Not all was measured on one machine: see below. What is compared in a table is of one run.\n"]
     if scores:
         parts += compared(peers, scores)
     if results:
@@ -99,20 +103,19 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def machine(of: Mapping[str, Any]) -> list[str]:
+def machine(of: Mapping[str, Any]) -> str:
     told = ", ".join(f"{name} {value}" for name, value in of["machine"].items())
-    return [f"Command: `{of['command']}`. Measured on: {told}.", ""]
+    return f"Command: `{of['command']}`. Measured on: {told}."
 
 
 def compared(peers: Mapping[str, Any], scores: Sequence[Score]) -> list[str]:
-    parts = ["## Beside other engines\n", *machine(peers)]
-    parts += [
-        COMPARED.format(seconds=peers["seconds"]),
-    ]
+    parts = ["## Beside other engines\n", COMPARED]
     for contest in CONTESTS:
         entered = sorted((s for s in scores if s.contest == contest), key=lambda s: -s.rate)
         if entered:
-            parts += [f"### {contest}\n", f"![{contest}](benchmarks/{file_of(contest)})\n", *contest_table(entered)]
+            run = peers["runs"][contest]
+            parts += [f"### {contest}\n", f"{machine(run)} Windows of {run['seconds']:g} s.\n"]
+            parts += [f"![{contest}](benchmarks/{file_of(contest)})\n", *contest_table(entered)]
     return parts
 
 
@@ -144,7 +147,11 @@ def middle(values: Sequence[float]) -> str:
 
 
 def measured(own: Mapping[str, Any], results: Mapping[str, Result]) -> list[str]:
-    parts = ["## rainband alone\n", *machine(own)]
+    parts = ["## rainband alone\n"]
+    by_run: dict[str, list[str]] = {}
+    for title in results:
+        by_run.setdefault(machine(own["runs"][title]), []).append(title)
+    parts += [*(f"- {', '.join(titles)}. {run}" for run, titles in by_run.items()), ""]
     if not all(each["compiled"] for each in results.values()):
         parts += ["**Not all of these ran compiled.**\n"]
     if charted := [title for title, each in results.items() if each.get("cpu_s_per_million")]:

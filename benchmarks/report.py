@@ -64,6 +64,8 @@ def all_of_ours(seconds: float | None, only: str) -> int:
     """Run what `only` is part of the name of, keep the results, write the page. 1 if any was wrong."""
     kept = load("own.json")
     results: dict[str, Result] = dict(kept.get("results", {}))
+    runs: dict[str, Any] = dict(kept.get("runs", {}))
+    run = {"command": command("bench", seconds, only), "machine": machine()}
     wrong = 0
     for title, name, settings in OWN:
         if only not in title:
@@ -71,41 +73,40 @@ def all_of_ours(seconds: float | None, only: str) -> int:
         chosen = dict(settings) if seconds is None else {**settings, "seconds": seconds}
         try:
             results[title] = measure(name, **chosen)
+            runs[title] = run
         except (WrongCount, TimeoutError, ModuleNotFoundError) as error:
             wrong += 1
             results.pop(title, None)
             print(f"{title}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             continue
         print(f"{title}: {json.dumps(brief(results[title]))}", file=sys.stderr, flush=True)
-    store("own.json", {"command": command("bench", seconds, only), "machine": machine(), "results": results})
+    store("own.json", {"runs": {title: runs[title] for title in results}, "results": results})
     write_page()
     return 1 if wrong else 0
 
 
 def all_peers(rounds: int, seconds: float | None, only: str, pending: int | None, with_pyflink: bool) -> int:
-    """The comparison; keep the scores, write the page. 1 if anybody miscounted or failed in any round."""
+    """The comparison; keep the scores, write the page. 1 if anybody miscounted or failed in any round.
+
+    A contest that is run at all is run anew: what is compared with each other is of one run on one machine.
+    """
     everybody = [*contenders(), *([pyflink()] if with_pyflink else [])]
     chosen = [contender for contender in everybody if only in contender.key]
     length = 10.0 if seconds is None else seconds
     scores = compete(chosen, rounds, length, pending)
-    kept = {key_of(each): each for each in load("peers.json").get("scores", [])} if only else {}
-    kept |= {key_of(asdict(each)): asdict(each) for each in scores}
-    store(
-        "peers.json",
-        {
-            "command": command("bench-peers", seconds, only, rounds, pending),
-            "machine": machine(),
-            "rounds": rounds,
-            "seconds": length,
-            "scores": list(kept.values()),
-        },
-    )
+    before = load("peers.json")
+    run = {
+        "command": command("bench-peers", seconds, only, rounds, pending),
+        "machine": machine(),
+        "rounds": rounds,
+        "seconds": length,
+    }
+    anew = {score.contest for score in scores}
+    kept = [score for score in before.get("scores", []) if score["contest"] not in anew]
+    runs = {**before.get("runs", {}), **dict.fromkeys(sorted(anew), run)}
+    store("peers.json", {"runs": runs, "scores": [*map(asdict, scores), *kept]})
     write_page()
     return 1 if any(score.problems for score in scores) else 0
-
-
-def key_of(score: Mapping[str, Any]) -> str:
-    return f"{score['contest']}; {score['engine']}; {score['title']}"
 
 
 def brief(found: Result) -> Result:

@@ -14,7 +14,8 @@ from benchmarks.report import OWN
 from benchmarks.results import KEYS, histogram, percentiles, result
 from benchmarks.throughput import words_of
 
-MACHINE = {"command": "make bench", "machine": {"cpu": "2"}, "seconds": 5}
+RUN = {"command": "make bench", "machine": {"cpu": "2"}, "seconds": 5}
+PEERS = {"runs": {WORD_COUNT: RUN, CHAIN: RUN}}
 
 
 def score(contest: str, engine: str, title: str, rates: list[int], cpu: float = 1.0, problem: str = "") -> Score:
@@ -49,7 +50,17 @@ def test_goals_compare_with_the_best_of_storms_entries() -> None:
     assert verdict(found, "uncompiled word count")[1] == "**behind**"
     assert verdict(found, "chain, acked, 1 worker") == (None, "not measured")
     assert found[0].few_cores == 0.75
-    assert "| 1.25 × | reached | 0.75 × |" in page({}, MACHINE, scores)
+    assert "| 1.25 × | reached | 0.75 × |" in page({}, PEERS, scores)
+
+
+def test_goals_compare_within_rounds() -> None:
+    """The machine was half as fast in the first round, the only one of the uncompiled."""
+    scores = [
+        score(WORD_COUNT, RAINBAND, "1 worker", [100, 200, 200]),
+        score(WORD_COUNT, RAINBAND, "uncompiled, 1 worker", [30]),
+        score(WORD_COUNT, STORM, "tuned, 1 worker", [60, 120, 120]),
+    ]
+    assert verdict(goals({}, scores), "uncompiled word count")[0] == 0.5
 
 
 def test_the_page_names_what_is_behind_and_what_failed() -> None:
@@ -57,13 +68,21 @@ def test_the_page_names_what_is_behind_and_what_failed() -> None:
         score(CHAIN, RAINBAND, "1 worker", [100]),
         score(CHAIN, STORM, "defaults, 1 worker", [90], problem="WrongCount: 3 trees failed"),
     ]
-    own = {**MACHINE, "results": {"idle": result("idle", rss_mb_max=61.0, worker_cpu_share=0.01, daemons_rss_mb={})}}
-    text = page(own, MACHINE, scores)
+    idle = result("idle", rss_mb_max=61.0, worker_cpu_share=0.01, daemons_rss_mb={})
+    own = {"runs": {"idle": RUN}, "results": {"idle": idle}}
+    text = page(own, PEERS, scores)
     assert "rainband is behind in 2 of" in text
     assert "1 of 2" in text
     assert "WrongCount: 3 trees failed" in text
     assert "| idle worker, resident memory | ≤ 60 MB |  | 61 MB | **behind** |  |" in text
     assert set(charts({}, scores)) == {"chain-acked.svg"}
+
+
+def test_the_page_says_when_machines_differ() -> None:
+    scores = [score(CHAIN, RAINBAND, "1 worker", [100]), score(WORD_COUNT, RAINBAND, "1 worker", [100])]
+    assert "Not all was measured on one machine" not in page({}, PEERS, scores)
+    other = {"runs": {**PEERS["runs"], CHAIN: {**RUN, "machine": {"cpu": "4"}}}}
+    assert "Not all was measured on one machine" in page({}, other, scores)
 
 
 def test_without_results_there_are_no_figures() -> None:
