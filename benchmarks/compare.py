@@ -28,6 +28,7 @@ FEW_CORES = "best"
 FLOOR = "bare Python loop"
 PYTHON_BOLTS = "Storm with Python bolts"
 STREAMPARSE = "streamparse's pystorm"
+PIPES = {"word-count-streamparse": STREAMPARSE, "word-count-shell": "bare pipes"}
 PIPES_PENDING = 500
 PROFILES = ("defaults", "tuned", FEW_CORES)
 SEARCH_S = 5.0
@@ -157,7 +158,7 @@ def storms() -> list[Contender]:
     ]  # fmt: skip
     pipes = [
         Contender(WORD_COUNT, PYTHON_BOLTS, f"{title}, 1 worker", partial(storm, bench, 1, True, "defaults"), slow=True)
-        for title, bench in ((STREAMPARSE, "word-count-streamparse"), ("bare pipes", "word-count-shell"))
+        for bench, title in PIPES.items()
     ]
     return [*found, *pipes]
 
@@ -176,7 +177,7 @@ def find_pending(session: Session, chosen: Sequence[Contender], given: int | Non
             if not acking:
                 continue
             limit = given
-            if bench in ("word-count-shell", "word-count-streamparse"):
+            if bench in PIPES:
                 limit = PIPES_PENDING
             if limit is None:
                 if session.storm is None:

@@ -114,13 +114,10 @@ def check_ports(config: Config) -> Iterator[Finding]:
 def check_nimbus(config: Config) -> Iterator[Finding]:
     """Does one answer? None is only worth a hint."""
     from rainband.errors import NotAllowed, RainbandError
-    from rainband.messaging.keys import cluster_keys
-    from rainband.nimbus.client import Client
 
     seeds = ", ".join(config["nimbus.seeds"])
     try:
-        keys, timeout_s = cluster_keys(config["keys.dir"]), config["nimbus.client.timeout.secs"]
-        with Client(*config["nimbus.seeds"], keys=keys, timeout_s=timeout_s) as client:
+        with options.client_of(config) as client:
             cluster = client.cluster()
     except NotAllowed as error:
         yield Finding("nimbus", "bad", error.message, error.fix)

@@ -13,6 +13,7 @@ import click
 from rainband.errors import InvalidConfig, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from rainband.config import Config
     from rainband.nimbus.client import Client
 
 EXECUTORS_MAX = 100_000
@@ -140,11 +141,16 @@ def parse_parallelism(texts: tuple[str, ...], known: tuple[str, ...] | None = No
 def connect(seeds: tuple[str, ...], config_file: str | None = None, settings: tuple[str, ...] = ()) -> Client:
     """A client of the Nimbus that --nimbus, -c, RAINBAND_NIMBUS_SEEDS or the settings file name."""
     from rainband.config import Config
+
+    client = client_of(Config.layer(load_settings(config_file, settings)), seeds)
+    click.get_current_context().call_on_close(client.close)
+    return client
+
+
+def client_of(config: Config, seeds: tuple[str, ...] = ()) -> Client:
+    """A client as the settings say, of the Nimbuses at `seeds` if any are given. The caller closes it."""
     from rainband.messaging.keys import cluster_keys
     from rainband.nimbus.client import Client
 
-    config = Config.layer(load_settings(config_file, settings))
     keys, timeout_s = cluster_keys(config["keys.dir"]), config["nimbus.client.timeout.secs"]
-    client = Client(*(seeds or config["nimbus.seeds"]), keys=keys, timeout_s=timeout_s)
-    click.get_current_context().call_on_close(client.close)
-    return client
+    return Client(*(seeds or config["nimbus.seeds"]), keys=keys, timeout_s=timeout_s)

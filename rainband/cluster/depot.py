@@ -33,9 +33,6 @@ class Depot:
         except Exception as error:  # unknown scheme, a driver that is not installed, credentials
             raise UsageError(f"nimbus.bundles.url: {url}: {error}", "See fsspec's documentation") from None
 
-    def __str__(self) -> str:
-        return self.url
-
     def put(self, digest: str, data: bytes) -> None:
         """Raises StoreError."""
         with self._trouble(f"cannot take bundle {digest[:12]}"):

@@ -200,22 +200,22 @@ def give(peer: RpcClient, digest: str, blobs: Blobs) -> None:
     with contextlib.suppress(StoreError):
         peer.call(Download(digest, 0, 0, here=True))
         return
+    for offset, data, last in pieces(blobs, digest):
+        peer.call(Upload(digest, offset, data, last, here=True))
+
+
+def pieces(blobs: Blobs, digest: str) -> Iterator[tuple[int, bytes, bool]]:
+    """A blob that is here: where each piece begins, the piece, whether it is the last. Raises StoreError."""
     offset, size = 0, 1
     while offset < size:
         data, size = blobs.read(digest, offset, PIECE_BYTES)
-        peer.call(Upload(digest, offset, data, offset + len(data) >= size, here=True))
+        yield offset, data, offset + len(data) >= size
         offset += len(data)
 
 
 def whole(blobs: Blobs, digest: str) -> bytes:
     """All of a blob that is here. Raises StoreError."""
-    parts: list[bytes] = []
-    offset, size = 0, 1
-    while offset < size:
-        data, size = blobs.read(digest, offset, PIECE_BYTES)
-        parts.append(data)
-        offset += len(data)
-    return b"".join(parts)
+    return b"".join(data for _, data, _ in pieces(blobs, digest))
 
 
 def fetch(peer: RpcClient, digest: str) -> bytes:
