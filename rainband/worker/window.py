@@ -4,7 +4,8 @@ The window starts small and is tried at twice its size; it keeps the larger size
 second (a round is over when as many roots were settled as the window held). Now and then it is tried at half its size
 and at twice, in turn, and keeps half if that brings as much. So the queues stay as short as full speed allows, and
 what is in them within the processor's caches. A small window needs no such proof: a few rounds of a few trees say
-little. `topology.max.spout.pending` is its ceiling.
+little. Nor does one that held the spout back although it had run dry a moment before: what came in then sets the rate,
+not the window, and waits for nothing if it is let in at once. `topology.max.spout.pending` is its ceiling.
 
 Waiting in queues must not turn into timeouts and replay storms: the window does not grow beyond what completes in a
 third of the message timeout at the measured rate, and is cut back to that when it holds more. The rate is taken over
@@ -68,6 +69,11 @@ class Window:
         self.trial_settled = 0
         self.trial_rounds = 1  # until the first that brings nothing: it grows fast then
         self.smaller = False  # the next trial is of half the size
+        self.dry = False  # in this round the spout had nothing to emit, and half of the window was free
+
+    def had_nothing(self, pending: int) -> None:
+        """The spout had nothing to emit while `pending` trees were pending."""
+        self.dry = self.dry or 2 * pending <= self.size
 
     def held_back(self, now: float, settled: int) -> None:
         """The spout had more to emit than the window allowed; `settled` trees were acked or failed so far."""
@@ -79,7 +85,11 @@ class Window:
         self.round_settled = settled
         self.rounds += 1
         rate = done / elapsed
-        if self.size < SMALL:
+        dry, self.dry = self.dry, False
+        if dry:
+            self.keep(self.bounded(2 * max(self.size, self.kept_size)), 0.0)
+            self.smaller = True
+        elif self.size < SMALL:
             self.keep(self.bounded(2 * self.size), rate)
         elif self.size == self.kept_size:
             self.kept_rate = rate if self.kept_rate == 0.0 else self.kept_rate + NEW * (rate - self.kept_rate)

@@ -434,12 +434,13 @@ class Worker:
             if spout.run(TURN, now):
                 more = True
             elif spout.active and not spout.finished and spout.gate.blocked == 0:
+                assert made.window is not None
                 if spout.limited:
                     spout.limited = False
-                    assert made.window is not None
                     made.window.held_back(now, int(spout.acked + spout.failed - spout.timed_out))
                     spout.window = made.window.size
                 else:
+                    made.window.had_nothing(len(spout.emitter.pending))
                     wake_at = min(wake_at, spout.wanted_at())
         self.wake_at = wake_at
         self.books.clock_now = self.agenda.now

@@ -14,8 +14,9 @@ TIMEOUT_S = 30.0
 
 
 class Server:
-    """A source that always has more and a first-come-first-served sink, in steps of `step_s`.
+    """A source and a first-come-first-served sink, in steps of `step_s`.
 
+    `due(seconds)`: how many trees have fallen due at the source until then; without it there is always one more.
     `capacity`: trees a second; `latency(number)`: how long a tree takes at least; `batch`: a bolt that acks so many at
     a time. Trees time out as they do in the book of a spout, and a sink works on them all the same.
     """
@@ -23,8 +24,10 @@ class Server:
     def __init__(
         self, window: Window, capacity: float = 10_000, latency: Callable[[int], float] = lambda number: 0.0,
         batch: int = 1, step_s: float = 0.05, seen: bool = True, timeout_s: float = TIMEOUT_S,
+        due: Callable[[float], float] = lambda seconds: float("inf"),
     ) -> None:  # fmt: skip
         self.window = window
+        self.due = due
         self.capacity = capacity
         self.latency = latency
         self.batch = batch
@@ -53,9 +56,12 @@ class Server:
         return (self.acked - before) / seconds
 
     def step(self) -> None:
-        while self.pending < self.window.size:
+        while self.pending < self.window.size and self.emitted < self.due(self.now):
             self.emitted += 1
             self.queue.append((self.now, self.now + self.latency(self.emitted)))
+        held_back = self.emitted < self.due(self.now)
+        if not held_back:
+            self.window.had_nothing(self.pending)
         self.room = min(self.room, 1.0) + self.capacity * self.step_s
         while self.queue and self.room >= 1.0 and self.queue[0][1] <= self.now:
             self.room -= 1.0
@@ -68,7 +74,8 @@ class Server:
         if begun and min(begun) <= self.now - self.timeout_s:
             since = [started for started, _ in self.queue] + self.held
             self.timed_out += sum(started <= self.now - self.timeout_s < started + self.step_s for started in since)
-        self.window.held_back(self.now, self.acked)
+        if held_back:
+            self.window.held_back(self.now, self.acked)
         queued = self.seen and bool(self.queue)
         self.window.measure(self.now, self.acked, self.pending, self.acked, self.complete_s, self.timed_out, queued)
 
@@ -118,6 +125,25 @@ def test_shrinks_when_less_does_as_well() -> None:
     assert 100 <= window.size <= 400
     rate, _ = run(window, capacity=100_000, latency_s=0.01, seconds=6, now=now)
     assert rate == 100_000
+
+
+def test_what_falls_due_in_bursts_is_let_in_at_once() -> None:
+    server = Server(
+        Window(1 << 20, TIMEOUT_S, 0.0), 400_000, lambda number: 0.001, step_s=0.001,
+        due=lambda seconds: 1_000 * seconds + 2_000 * int(2 * seconds),
+    )  # fmt: skip
+    server.run(10)
+    assert 2048 <= server.window.size <= 4096
+
+
+def test_a_source_that_now_and_then_has_nothing_and_is_behind_all_the_same_keeps_queues_short() -> None:
+    """One call in so many brings nothing, as with a spout that filters; it is saturated."""
+    window = Window(1 << 20, TIMEOUT_S, 0.0)
+    now = 0.0
+    for _ in range(40):
+        _, now = run(window, capacity=100_000, latency_s=0.005, seconds=0.25, now=now)
+        window.had_nothing(window.size)
+    assert 256 <= window.size <= 1024
 
 
 def test_noise_does_not_drive_it_up() -> None:
