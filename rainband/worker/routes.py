@@ -72,8 +72,8 @@ class Runner:
         self.touched: list[CreditLine] = []
         self.gate = Gate()
 
-    def run(self, budget: i64) -> i64:
-        """Work on at most `budget` tuples; returns how many were finished."""
+    def run(self, budget: i64, begin: float) -> float:
+        """Work on at most `budget` tuples from `begin` on; returns when it ended."""
         raise NotImplementedError
 
     def take(self) -> list[Tuple]:

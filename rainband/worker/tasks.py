@@ -98,18 +98,17 @@ class BoltTask(Runner):
         self.inbox = []
         return rest
 
-    def run(self, budget: i64) -> i64:
+    def run(self, budget: i64, begin: float) -> float:
         """Work for one turn. The budget adapts: a turn of slow calls gets shorter, of fast ones longer.
 
         In pieces of 1, 8, 64 ... calls, with a look at the clock after each: whoever asks a worker waits for a turn.
         """
         if self.patience_s > 0.0 and self.holds():
-            return 0
+            return begin
         if self.at >= len(self.batch):
             self.batch = self.take()
             self.at = 0
         limit = self.budget if self.budget < budget else budget
-        begin = self.clock()
         piece: i64 = 1
         done = self.turn(piece)
         spent = self.clock() - begin
@@ -129,7 +128,7 @@ class BoltTask(Runner):
         if self.at >= len(self.batch):
             self.batch = []
             self.at = 0
-        return done
+        return begin + spent
 
     def turn(self, limit: i64) -> i64:
         raise NotImplementedError

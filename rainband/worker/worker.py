@@ -42,6 +42,7 @@ from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring
 
 TURN = 256
+SHARE = 2  # of each task in a spout's turn, so that the turns of many tasks are worth their while
 FRAMES = 256
 NEVER = float("inf")
 TIMER_S = 0.05
@@ -135,6 +136,7 @@ class Worker:
         self.counters: dict[str, int] = {}
         self.passes = 0
         self.ticks: list[LocalTask] = []
+        self.spouts: list[LocalTask] = []
         self.install(assignment)
 
     # Assignment
@@ -180,6 +182,7 @@ class Worker:
             if not self.whole:
                 self.state = WorkerState.CRASHED
         self.ticks = [made for made in self.wiring.tasks.values() if made.tick_s is not None]
+        self.spouts = [made for made in self.wiring.tasks.values() if made.spout is not None]
         self.wake_at = 0.0
 
     def apply(self, assignment: Assignment, now: float) -> None:
@@ -401,6 +404,7 @@ class Worker:
         agenda = self.agenda
         if agenda.ready_count == 0:
             return
+        at = self.clock.now()
         for level in range(len(agenda.ready)):
             runners = agenda.ready[level]
             if not runners:
@@ -411,7 +415,7 @@ class Worker:
                 if runner.gate.blocked > 0:
                     runner.gate.parked.append(runner)
                     continue
-                runner.run(TURN)
+                at = runner.run(TURN, at)
                 assert isinstance(runner, BoltTask)
                 if runner.idle:
                     runner.ready = False
@@ -427,11 +431,11 @@ class Worker:
     def run_spouts(self, now: float) -> bool:
         more = False
         wake_at = NEVER
-        for made in self.wiring.tasks.values():
+        turn = max(TURN, SHARE * len(self.wiring.tasks))
+        for made in self.spouts:
             spout = made.spout
-            if spout is None:
-                continue
-            if spout.run(TURN, now):
+            assert spout is not None
+            if spout.run(turn, now):
                 more = True
             elif spout.active and not spout.finished and spout.gate.blocked == 0:
                 assert made.window is not None
@@ -448,7 +452,7 @@ class Worker:
 
     def timers(self, now: float) -> None:
         """What is due by time: windows, timeouts, ticks, positions, links."""
-        for made in self.wiring.tasks.values():
+        for made in self.spouts:
             if made.window is not None and made.spout is not None:
                 self.measure(made.spout, made.window, now)
         if self.timeouts:
