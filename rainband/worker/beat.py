@@ -66,8 +66,7 @@ def has_unsent(worker: Worker) -> bool:
 
 def has_unsaid(worker: Worker) -> bool:
     """Whether a spout is still to be told of a verdict."""
-    spouts = [made.spout for made in worker.wiring.tasks.values() if made.spout is not None]
-    return any(spout.done or spout.undone for spout in spouts)
+    return any(spout.done or spout.undone for spout in worker.books.spouts.values())
 
 
 def link_counts(worker: Worker) -> tuple[LinkCount, ...]:

@@ -44,7 +44,6 @@ class LocalTask:
         self.bolt: BoltTask | None = None
         self.spout: SpoutTask | None = None
         self.reliable: Reliable | None = None
-        self.window: Window | None = None
         self.outputs: dict[str, Output] = {}
         self.routes: list[tuple[str, LocalOrShuffle]] = []
         self.tick_s: float | None = None
@@ -100,6 +99,7 @@ class Wiring:
         self.pickle_types = frozenset(config["topology.pickle.types"])
         self.acking = config["topology.acker.executors"] != 0
         self.tasks: dict[int, LocalTask] = {}
+        self.windows: dict[int, Window] = {}
         self.runners: dict[int, Runner] = {}
         self.gates: dict[str, Gate] = {}
         self.edges: dict[str, list[tuple[Edge, str]]] = {}
@@ -188,8 +188,9 @@ class Wiring:
             made.spout = spout_task(instance, emitter, self.clock, wait_s, instruments)
         made.spout.on_error = self.report
         timeout_s = float(config["topology.message.timeout.secs"])
-        made.window = Window(config["topology.max.spout.pending"], timeout_s, self.agenda.now)
-        made.spout.window = made.window.size
+        window = Window(config["topology.max.spout.pending"], timeout_s, self.agenda.now)
+        made.spout.window = window.size
+        self.windows[made.task] = window
         self.books.spouts[made.task] = made.spout
 
     def add_bolt(
@@ -286,6 +287,7 @@ class Wiring:
         """Take a task out; the caller closes the instance and passes the rest of its inbox on."""
         self.books.ledgers.pop(task, None)
         self.books.spouts.pop(task, None)
+        self.windows.pop(task, None)
         runner = self.runners.pop(task, None)
         if runner is not None:
             runner.leave()

@@ -136,7 +136,6 @@ class Worker:
         self.counters: dict[str, int] = {}
         self.passes = 0
         self.ticks: list[LocalTask] = []
-        self.spouts: list[LocalTask] = []
         self.install(assignment)
 
     # Assignment
@@ -182,7 +181,6 @@ class Worker:
             if not self.whole:
                 self.state = WorkerState.CRASHED
         self.ticks = [made for made in self.wiring.tasks.values() if made.tick_s is not None]
-        self.spouts = [made for made in self.wiring.tasks.values() if made.spout is not None]
         self.wake_at = 0.0
 
     def apply(self, assignment: Assignment, now: float) -> None:
@@ -432,19 +430,17 @@ class Worker:
         more = False
         wake_at = NEVER
         turn = max(TURN, SHARE * len(self.wiring.tasks))
-        for made in self.spouts:
-            spout = made.spout
-            assert spout is not None
+        for task, spout in self.books.spouts.items():
             if spout.run(turn, now):
                 more = True
             elif spout.active and not spout.finished and spout.gate.blocked == 0:
-                assert made.window is not None
+                window = self.wiring.windows[task]
                 if spout.limited:
                     spout.limited = False
-                    made.window.held_back(now, int(spout.acked + spout.failed - spout.timed_out))
-                    spout.window = made.window.size
+                    window.held_back(now, int(spout.acked + spout.failed - spout.timed_out))
+                    spout.window = window.size
                 else:
-                    made.window.had_nothing(len(spout.emitter.pending))
+                    window.had_nothing(len(spout.emitter.pending))
                     wake_at = min(wake_at, spout.wanted_at())
         self.wake_at = wake_at
         self.books.clock_now = self.agenda.now
@@ -452,9 +448,8 @@ class Worker:
 
     def timers(self, now: float) -> None:
         """What is due by time: windows, timeouts, ticks, positions, links."""
-        for made in self.spouts:
-            if made.window is not None and made.spout is not None:
-                self.measure(made.spout, made.window, now)
+        for task, spout in self.books.spouts.items():
+            self.measure(spout, self.wiring.windows[task], now)
         if self.timeouts:
             self.expire(now)
         for made in self.wiring.tasks.values():
