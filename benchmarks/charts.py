@@ -25,7 +25,7 @@ class Bar:
 def short(value: float) -> str:
     """1.23 M, 45.6 k, 789, 0.12."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
-        if value >= size:
+        if value >= 0.9995 * size:  # which three digits round up to it
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
 

@@ -62,7 +62,7 @@ def cache_dir(*parts: str) -> Path:
 def lines_file() -> Path:
     """The corpus as one UTF-8 file for other processes, written anew each time; alone in its directory."""
     path = cache_dir("corpus") / "lines.txt"
-    partial = path.with_suffix(".tmp")
+    partial = path.with_suffix(f".{os.getpid()}")
     with partial.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(line + "\n" for line in corpus().lines)
     partial.replace(path)

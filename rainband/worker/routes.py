@@ -72,8 +72,8 @@ class Runner:
         self.touched: list[CreditLine] = []
         self.gate = Gate()
 
-    def run(self, budget: i64, begin: float) -> float:
-        """Work on at most `budget` tuples from `begin` on; returns when it ended."""
+    def run(self, begin: float) -> float:
+        """Work for one turn from `begin` on; returns when it ended."""
         raise NotImplementedError
 
     def take(self) -> list[Tuple]:
@@ -92,6 +92,7 @@ class Runner:
         """The task goes elsewhere: grant all that was taken, for it may come back to senders that wait."""
         for line in self.touched:
             line.touched = False
+            line.runner = None
             line.granted = line.delivered + self.limit
             self.agenda.grants.append(line)
         self.touched = []
@@ -110,7 +111,10 @@ class Runner:
 
 
 class CreditLine:
-    """Receiver's side of the credit of one (sending worker -> this task): counts are absolute."""
+    """Receiver's side of the credit of one (sending worker -> this task): counts are absolute.
+
+    `touched` since tuples came that were not granted anew: `runner` is the task here then, and knows of the line.
+    """
 
     def __init__(self, sender: str, task: int, window: int) -> None:
         self.sender = sender

@@ -20,6 +20,7 @@ from rainband.worker.routes import Agenda, Runner
 
 SLOW_CALL_S: Final = 0.1
 TURN_S: Final = 0.004
+TURN_MAX: Final = 1024
 PIECES: Final = 8
 
 OnError = Callable[[int, BaseException, "Tuple | None"], None]
@@ -30,7 +31,7 @@ def adapted(budget: i64, calls: i64, spent: float) -> i64:
     if spent > TURN_S:
         fitting: i64 = int(TURN_S * int(calls) / spent)
         return max(1, min(budget // 2, fitting))
-    if spent < 0.001 and calls == budget and budget < 1024:
+    if spent < 0.001 and calls == budget and budget < TURN_MAX:
         return budget * 2
     return budget
 
@@ -98,7 +99,7 @@ class BoltTask(Runner):
         self.inbox = []
         return rest
 
-    def run(self, budget: i64, begin: float) -> float:
+    def run(self, begin: float) -> float:
         """Work for one turn. The budget adapts: a turn of slow calls gets shorter, of fast ones longer.
 
         In pieces of 1, 8, 64 ... calls, with a look at the clock after each: whoever asks a worker waits for a turn.
@@ -108,7 +109,7 @@ class BoltTask(Runner):
         if self.at >= len(self.batch):
             self.batch = self.take()
             self.at = 0
-        limit = self.budget if self.budget < budget else budget
+        limit = self.budget
         piece: i64 = 1
         done = self.turn(piece)
         spent = self.clock() - begin
@@ -122,7 +123,7 @@ class BoltTask(Runner):
             spent = self.clock() - begin
         self.execute_s += spent
         self.executed += done
-        self.budget = adapted(self.budget, done, spent)
+        self.budget = adapted(limit, done, spent)
         if spent > SLOW_CALL_S and done > 0:
             self.slow_s = max(self.slow_s, spent / int(done))
         if self.at >= len(self.batch):
@@ -132,6 +133,37 @@ class BoltTask(Runner):
 
     def turn(self, limit: i64) -> i64:
         raise NotImplementedError
+
+
+def run_ready(agenda: Agenda, at: float) -> float:
+    """One turn from `at` on for every task that has input, sinks first; one held back by its gate parks there.
+
+    Returns when the first of those that wait for more input is due.
+    """
+    due_at = float("inf")
+    for level in range(len(agenda.ready)):
+        runners = agenda.ready[level]
+        if not runners:
+            continue
+        agenda.ready[level] = []
+        for runner in runners:
+            assert isinstance(runner, BoltTask)
+            agenda.ready_count -= 1
+            if runner.gate.blocked > 0:
+                runner.gate.parked.append(runner)
+                continue
+            at = runner.run(at)
+            if runner.idle:
+                runner.ready = False
+            elif runner.gate.blocked > 0:
+                runner.gate.parked.append(runner)
+            elif runner.waiting:
+                runner.ready = False
+                due_at = min(due_at, runner.due_at)
+            else:
+                agenda.ready[level].append(runner)
+                agenda.ready_count += 1
+    return due_at
 
 
 class PlainBoltTask(BoltTask):

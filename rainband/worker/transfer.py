@@ -207,7 +207,7 @@ class Inbound:
         anchors: list[Tree | None],
     ) -> None:
         """Into the inboxes of the tasks that are here; what is for others travels on."""
-        doors: dict[int, CreditLine] = {}
+        lines: dict[int, CreditLine] = self.lines.setdefault(sender, {}) if credited else {}
         last_task = -1
         line: CreditLine | None = None
         runner: Runner | None = None
@@ -219,11 +219,12 @@ class Inbound:
                 task = targets[position]
                 if task != last_task:
                     last_task = task
-                    line = doors.get(task)
-                    if line is None:
-                        line = self.door(sender, task, credited)
-                        doors[task] = line
+                    line = lines.get(task)
+                    if line is None or not line.touched:
+                        line = self.door(lines, sender, task, credited)
                     runner = line.runner
+                    if runner is not None and not runner.ready:
+                        self.agenda.mark(runner)
                 if runner is None:
                     self.astray(task, rows[position], source, anchors[position])
                     if credited:
@@ -245,19 +246,18 @@ class Inbound:
             self.agenda.release(tree)
         self.on_overrun(source.task, error)
 
-    def door(self, sender: str, task: int, credited: bool) -> CreditLine:
+    def door(self, lines: dict[int, CreditLine], sender: str, task: int, credited: bool) -> CreditLine:
         """The way of tuples of `sender` to `task`, about to be used. Without a runner the task is not here."""
         runner = self.runners.get(task)
-        if runner is None or not credited:
+        line = lines.get(task)
+        if line is None:
             line = CreditLine(sender, task, self.window)
-        else:
-            line = self.line(sender, task)
-            if not line.touched:
-                line.touched = True
-                runner.touched.append(line)
+            lines[task] = line
         line.runner = runner
-        if runner is not None and not runner.ready:
-            self.agenda.mark(runner)
+        if runner is not None:
+            line.touched = True
+            if credited:
+                runner.touched.append(line)
         return line
 
     def line(self, sender: str, task: int) -> CreditLine:

@@ -36,13 +36,13 @@ from rainband.worker.routes import Agenda, Outbox, Run
 from rainband.worker.sides import Sides
 from rainband.worker.spouts import LOST, SpoutTask
 from rainband.worker.stalls import Stalls
-from rainband.worker.tasks import BoltTask
+from rainband.worker.tasks import run_ready
 from rainband.worker.transfer import Inbound, Outbound, roots_of
 from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring
 
 TURN = 256
-SHARE = 2  # of each task in a spout's turn, so that the turns of many tasks are worth their while
+SHARE = 4  # of each task in a spout's turn, so that the turns of many tasks are worth their while
 FRAMES = 256
 NEVER = float("inf")
 TIMER_S = 0.05
@@ -354,7 +354,8 @@ class Worker:
             return now
         if self.sides.busy:
             self.sides.collect()
-        self.run_bolts()
+        if agenda.ready_count > 0:
+            self.timer_at = min(self.timer_at, run_ready(agenda, self.clock.now()))
         self.books.settle()
         more = self.run_spouts(now)
         self.dispatch.flush(more or agenda.ready_count > 0)
@@ -396,35 +397,6 @@ class Worker:
             self.peer_lost(event.address, event.incarnation, event.lost_roots, event.died_at)
         elif isinstance(event, Condemned):
             self.condemned()
-
-    def run_bolts(self) -> None:
-        """One turn for every ready task, sinks first. A task held back by its gate parks there."""
-        agenda = self.agenda
-        if agenda.ready_count == 0:
-            return
-        at = self.clock.now()
-        for level in range(len(agenda.ready)):
-            runners = agenda.ready[level]
-            if not runners:
-                continue
-            agenda.ready[level] = []
-            for runner in runners:
-                agenda.ready_count -= 1
-                if runner.gate.blocked > 0:
-                    runner.gate.parked.append(runner)
-                    continue
-                at = runner.run(TURN, at)
-                assert isinstance(runner, BoltTask)
-                if runner.idle:
-                    runner.ready = False
-                elif runner.gate.blocked > 0:
-                    runner.gate.parked.append(runner)
-                elif runner.waiting:
-                    runner.ready = False
-                    self.timer_at = min(self.timer_at, runner.due_at)
-                else:
-                    agenda.ready[level].append(runner)
-                    agenda.ready_count += 1
 
     def run_spouts(self, now: float) -> bool:
         more = False

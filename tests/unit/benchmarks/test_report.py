@@ -96,7 +96,9 @@ def test_charts_are_well_formed() -> None:
     ElementTree.fromstring(drawing)
 
 
-@pytest.mark.parametrize(("value", "text"), [(1_234_567.0, "1.23 M"), (45_600.0, "45.6 k"), (12.0, "12")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1_234_567.0, "1.23 M"), (999_900.0, "1 M"), (45_600.0, "45.6 k"), (999.4, "999"), (12.0, "12")]
+)
 def test_short_numbers(value: float, text: str) -> None:
     assert short(value) == text
 
