@@ -94,7 +94,7 @@ def _options() -> Iterator[Option]:
     )
     yield _seconds("topology.tick.tuple.freq.secs", None, "how often a bolt's tick() is called", COMPONENT)
     yield _whole(
-        "topology.executor.receive.buffer.size", 2048, 1, 2**31, "credit of a sending worker at a task", "tuples"
+        "topology.executor.receive.buffer.size", 4096, 1, 2**31, "credit of a sending worker at a task", "tuples"
     )
     yield _whole(
         "topology.max.task.parallelism", None, 1, 10_000, "upper limit of a component's executors", scope=COMPONENT

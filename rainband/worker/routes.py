@@ -21,7 +21,8 @@ from rainband.groupings.choosers import Chooser
 from rainband.topology.tuples import Source, Tuple
 
 ROWS_MAX: Final = 4096
-HOLD_ROWS: Final = 512
+HOLD_ROWS: Final = 1024
+HOLD_SHARE: Final = 4
 CYCLE_MAX: Final = 1 << 20  # tuples that may wait at one task of a cycle, which takes no credit
 INBOX_MAX: Final = 512  # tuples from tasks of this worker: more would outgrow the processor's cache
 HOLD_PASSES: Final = 4
@@ -314,11 +315,14 @@ class Outbox:
     """What is ready to leave for one worker (address `host:port`): runs of tuples, reports for its ackers, grants.
 
     `choked` while its link has as many bytes under way as it may: tuples wait in the overflow of their targets.
+    `under_way`: how many tuples may be between the two workers at all. A good frame has a quarter of them, that none
+    of the workers has to wait for it, and no more than HOLD_ROWS.
     """
 
-    def __init__(self, address: str, agenda: Agenda) -> None:
+    def __init__(self, address: str, agenda: Agenda, under_way: int) -> None:
         self.address = address
         self.agenda = agenda
+        self.good: i64 = max(1, min(HOLD_ROWS, under_way // HOLD_SHARE))
         self.runs: list[Run] = []
         self.open: dict[int, Run] = {}
         self.run: Run | None = None
@@ -383,7 +387,7 @@ class Outbox:
 
     def hold(self) -> bool:
         """Whether to wait for more while there is other work: not for long, and not when a good frame is together."""
-        if self.rows >= HOLD_ROWS or self.held >= HOLD_PASSES:
+        if self.rows >= self.good or self.held >= HOLD_PASSES:
             self.held = 0
             return False
         self.held += 1

@@ -5,7 +5,8 @@ second (a round is over when as many roots were settled as the window held). Now
 and at twice, in turn, and keeps half if that brings as much. So the queues stay as short as full speed allows, and
 what is in them within the processor's caches. A small window needs no such proof: a few rounds of a few trees say
 little. Nor does one that held the spout back although it had run dry a moment before: what came in then sets the rate,
-not the window, and waits for nothing if it is let in at once. `topology.max.spout.pending` is its ceiling.
+not the window, and waits for nothing if it is let in at once. One that is never reached, since back-pressure holds the
+spout back before, is cut to what was pending, and tried at half of that. `topology.max.spout.pending` is its ceiling.
 
 Waiting in queues must not turn into timeouts and replay storms: the window does not grow beyond what completes in a
 third of the message timeout at the measured rate, and is cut back to that when it holds more. The rate is taken over
@@ -24,11 +25,11 @@ from collections import deque
 START = 64
 SMALL = 256  # a pass of the loop should be worth its while
 ROUND_S = 0.05
-GAIN = 0.03  # what twice the size must bring more to be kept
-LOSS = -0.01  # what half the size may bring less
+GAIN = 0.04  # what twice the size must bring more to be kept
+LOSS = -0.03  # what half the size may bring less
 CLEAR = 0.2  # a difference that needs no second look
 NEW = 0.1  # weight of the newest round in the rate of the size that is kept
-TRIAL_ROUNDS = 5
+TRIAL_ROUNDS = 8
 PATIENCE_S = 1.0
 REST = 20.0  # after half the size was not enough, in lengths of that trial
 MEASURE_S = 0.25
@@ -70,13 +71,30 @@ class Window:
         self.trial_rounds = 1  # until the first that brings nothing: it grows fast then
         self.smaller = False  # the next trial is of half the size
         self.dry = False  # in this round the spout had nothing to emit, and half of the window was free
+        self.free_at = now  # when anything but back-pressure last held the spout back
+        self.most = 0  # pending since then
 
-    def had_nothing(self, pending: int) -> None:
+    def had_nothing(self, now: float, pending: int) -> None:
         """The spout had nothing to emit while `pending` trees were pending."""
         self.dry = self.dry or 2 * pending <= self.size
+        self.free(now)
+
+    def gate_shut(self, now: float, pending: int) -> None:
+        """Back-pressure held the spout back while `pending` trees were pending."""
+        self.most = max(self.most, pending)
+        if now - self.free_at >= PATIENCE_S and self.most < self.size:
+            self.keep(max(min(SMALL, self.size), self.most), 0.0)
+            self.smaller = True
+            self.free(now)
+
+    def free(self, now: float) -> None:
+        """Not back-pressure, but the window or the source held the spout back."""
+        self.free_at = now
+        self.most = 0
 
     def held_back(self, now: float, settled: int) -> None:
         """The spout had more to emit than the window allowed; `settled` trees were acked or failed so far."""
+        self.free(now)
         elapsed = now - self.round_at
         done = settled - self.round_settled
         if done < self.size or elapsed < ROUND_S:
@@ -130,10 +148,10 @@ class Window:
             self.turn(now)
 
     def turn(self, now: float) -> None:
-        """A rest, then the other direction."""
+        """A rest, then the other direction; or the same once more, if it was given but a short look."""
         self.try_at = now + max(PATIENCE_S, REST * (now - self.trial_at) if self.smaller else 0.0)
+        self.smaller = not self.smaller and self.trial_rounds == TRIAL_ROUNDS
         self.trial_rounds = TRIAL_ROUNDS
-        self.smaller = not self.smaller
 
     def measure(
         self, now: float, settled: int, pending: int, acked: int = 0, complete_s: float = 0.0, timed_out: int = 0,

@@ -126,6 +126,14 @@ class Wiring:
         component, stream = self.streams[number]
         return len(self.plan.components[component].streams[stream].fields)
 
+    def under_way(self) -> int:
+        """How many tuples may be between two workers: what credit allows, or two for each tree that may be pending."""
+        if not self.acking:
+            return self.limit
+        spouts = [component for component in self.plan.components.values() if component.kind == "spout"]
+        pending: int = sum(self.config_of(spout)["topology.max.spout.pending"] * spout.tasks for spout in spouts)
+        return min(self.limit, 2 * pending)
+
     def config_of(self, component: ComponentPlan) -> Config:
         return Config.layer(self.plan.config, component.config)
 

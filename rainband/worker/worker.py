@@ -207,7 +207,7 @@ class Worker:
             return None
         outbox = self.outboxes.get(address)
         if outbox is None:
-            outbox = Outbox(address, self.agenda)
+            outbox = Outbox(address, self.agenda, self.wiring.under_way())
             self.outboxes[address] = outbox
             self.links.link(address)
         return outbox
@@ -405,14 +405,16 @@ class Worker:
         for task, spout in self.books.spouts.items():
             if spout.run(turn, now):
                 more = True
-            elif spout.active and not spout.finished and spout.gate.blocked == 0:
+            elif spout.active and not spout.finished:
                 window = self.wiring.windows[task]
-                if spout.limited:
+                if spout.gate.blocked > 0:
+                    window.gate_shut(now, len(spout.emitter.pending))
+                elif spout.limited:
                     spout.limited = False
                     window.held_back(now, int(spout.acked + spout.failed - spout.timed_out))
                     spout.window = window.size
                 else:
-                    window.had_nothing(len(spout.emitter.pending))
+                    window.had_nothing(now, len(spout.emitter.pending))
                     wake_at = min(wake_at, spout.wanted_at())
         self.wake_at = wake_at
         self.books.clock_now = self.agenda.now

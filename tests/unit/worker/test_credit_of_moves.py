@@ -13,7 +13,7 @@ SOURCE = Source("spout", "default", 1, ("n",))
 
 def test_a_target_that_comes_back_counts_on() -> None:
     agenda = Agenda(1, Random(1))
-    here, there = Outbox("a:1", agenda), Outbox("b:1", agenda)
+    here, there = Outbox("a:1", agenda, 1000), Outbox("b:1", agenda, 1000)
     target = Target(TASK, 2, agenda)
     target.place(None, here)
     for number in range(2):
@@ -27,7 +27,7 @@ def test_a_target_that_comes_back_counts_on() -> None:
 
 def test_a_new_process_counts_what_is_still_held_for_it() -> None:
     agenda = Agenda(1, Random(1))
-    here = Outbox("a:1", agenda)
+    here = Outbox("a:1", agenda, 1000)
     target = Target(TASK, 3, agenda)
     target.place(None, here)
     for number in range(2):

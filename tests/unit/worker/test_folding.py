@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import msgspec
+import pytest
 
 from rainband.acker.ledger import COUNTER_BITS, INCARNATION_BITS
 from rainband.errors import EmitRefused
@@ -26,7 +27,7 @@ def no_overrun(task: int, error: EmitRefused) -> None:
 def test_tuples_of_one_root_in_several_messages_make_one_report() -> None:
     agenda = Agenda(1, Random(1))
     books = Books(agenda, [SPOUT], [])
-    home = Outbox(SENDER, agenda)
+    home = Outbox(SENDER, agenda, 1 << 20)
     books.targets[SPOUT] = Target(SPOUT, 1, agenda)
     books.targets[SPOUT].place(None, home)
     runner = Runner(TASK, 0, 100, agenda)
@@ -70,7 +71,7 @@ def test_edges_can_be_drawn_again_from_the_state() -> None:
 
 def test_a_small_frame_waits_for_a_few_passes() -> None:
     agenda = Agenda(1, Random(1))
-    outbox = Outbox(SENDER, agenda)
+    outbox = Outbox(SENDER, agenda, 1 << 20)
     assert [outbox.hold() for _ in range(HOLD_PASSES + 1)] == [True] * HOLD_PASSES + [False]
     assert outbox.hold()
     source = Source("spout", "default", SPOUT, ("n",))
@@ -79,3 +80,14 @@ def test_a_small_frame_waits_for_a_few_passes() -> None:
     assert not outbox.hold()
     outbox.take()
     assert outbox.hold()
+
+
+@pytest.mark.parametrize(("under_way", "good"), [(1 << 20, HOLD_ROWS), (1000, 250), (4, 1), (1, 1)])
+def test_a_good_frame_is_a_part_of_what_may_be_under_way(under_way: int, good: int) -> None:
+    outbox = Outbox(SENDER, Agenda(1, Random(1)), under_way)
+    source = Source("spout", "default", SPOUT, ("n",))
+    for _ in range(good):
+        assert outbox.hold()
+        outbox.held = 0
+        outbox.add((1,), source, TASK, None, True)
+    assert not outbox.hold()

@@ -61,7 +61,7 @@ class Server:
             self.queue.append((self.now, self.now + self.latency(self.emitted)))
         held_back = self.emitted < self.due(self.now)
         if not held_back:
-            self.window.had_nothing(self.pending)
+            self.window.had_nothing(self.now, self.pending)
         self.room = min(self.room, 1.0) + self.capacity * self.step_s
         while self.queue and self.room >= 1.0 and self.queue[0][1] <= self.now:
             self.room -= 1.0
@@ -86,21 +86,21 @@ class Server:
 
 
 def run(
-    window: Window, capacity: float, latency_s: float, seconds: float, now: float = 0.0, noise: float = 0.0
-) -> tuple[float, float]:
+    window: Window, capacity: float, latency_s: float, seconds: float, now: float = 0.0,
+    noise: Callable[[], float] = lambda: 0.0,
+) -> tuple[float, float]:  # fmt: skip
     """A server as a fluid: rate = min(capacity, size / latency). Returns (rate, now).
 
-    `noise`: by how much of itself the capacity differs, anew every 10 ms.
+    `noise()`: by how much of itself the capacity differs, anew every 10 ms.
     """
     settled = float(max(window.past[-1][1], window.round_settled))
     complete_s = window.complete_s
-    dice = random.Random(1)
     step = 0.001
     rate = 0.0
     factor = 1.0
     for number in range(int(seconds / step)):
         if number % 10 == 0:
-            factor = 1.0 + dice.uniform(-noise, noise)
+            factor = 1.0 + noise()
         rate = min(capacity * factor, window.size / latency_s)
         settled += rate * step
         complete_s += step * window.size
@@ -112,7 +112,7 @@ def run(
 
 def test_grows_until_more_brings_no_more() -> None:
     window = Window(1 << 20, TIMEOUT_S, 0.0)
-    rate, _ = run(window, capacity=100_000, latency_s=0.01, seconds=3)
+    rate, _ = run(window, capacity=100_000, latency_s=0.01, seconds=2)
     assert rate == 100_000
     assert 1000 <= window.size <= 4096
 
@@ -142,16 +142,42 @@ def test_a_source_that_now_and_then_has_nothing_and_is_behind_all_the_same_keeps
     now = 0.0
     for _ in range(40):
         _, now = run(window, capacity=100_000, latency_s=0.005, seconds=0.25, now=now)
-        window.had_nothing(window.size)
+        window.had_nothing(now, window.size)
     assert 256 <= window.size <= 1024
 
 
-def test_noise_does_not_drive_it_up() -> None:
+def test_one_that_is_never_reached_comes_down_to_what_is_pending_and_then_to_what_full_speed_needs() -> None:
+    """Credit lets 1,500 trees be pending; 500 bring full speed."""
+    window = Window(1 << 20, TIMEOUT_S, 0.0)
+    window.keep(8192, 0.0)
+    now = 0.0
+    while window.size > 1500:
+        now += 0.01
+        window.gate_shut(now, 1400 + int(now * 1000) % 100)
+    assert 1.0 <= now <= 1.1
+    assert 1400 <= window.size < 1500
+    run(window, capacity=100_000, latency_s=0.005, seconds=30, now=now)
+    assert 500 <= window.kept_size <= 1024
+
+
+def test_back_pressure_now_and_then_leaves_it_alone() -> None:
+    window = Window(1 << 20, TIMEOUT_S, 0.0)
+    window.keep(8192, 0.0)
+    for number in range(1000):
+        window.gate_shut(number / 100, 1500)
+        if number % 50 == 0:
+            window.had_nothing(number / 100, 10)
+    assert window.size == 8192
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_does_not_drive_it_up(seed: int) -> None:
+    dice = random.Random(seed)
     window = Window(1 << 20, TIMEOUT_S, 0.0)
     now = 0.0
     sizes = []
     for _ in range(60):
-        _, now = run(window, capacity=100_000, latency_s=0.005, seconds=1, now=now, noise=0.3)
+        _, now = run(window, 100_000, latency_s=0.005, seconds=1, now=now, noise=lambda: dice.uniform(-0.3, 0.3))
         sizes.append(window.size)
     sizes.sort()
     assert 256 <= sizes[30] <= 1024
