@@ -19,6 +19,7 @@ from benchmarks import pages
 from benchmarks.catalogue import measure
 from benchmarks.compare import Score, compete, contenders, pyflink
 from benchmarks.results import Result, WrongCount, versions
+from rainband.errors import RainbandError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 RESULTS = DOCS / "benchmarks"
@@ -74,7 +75,7 @@ def all_of_ours(seconds: float | None, only: str) -> int:
         try:
             results[title] = measure(name, **chosen)
             runs[title] = run
-        except (WrongCount, TimeoutError, ModuleNotFoundError) as error:
+        except (WrongCount, TimeoutError, RainbandError) as error:
             wrong += 1
             results.pop(title, None)
             print(f"{title}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
