@@ -113,8 +113,8 @@ $(INSTALLED): .venv/made $(SOURCES)
 	@touch $@
 
 # Arrays are what one of the benchmarks sends.
-.venv/numpy: .venv/made
-	$(BIN)/python -m pip install --quiet 'numpy>=1.26'
+.venv/numpy: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet 'rainband[bench]'
 	@touch $@
 
 .venv/tools: .venv/made tests/requirements.txt

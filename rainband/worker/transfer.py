@@ -249,10 +249,7 @@ class Inbound:
     def door(self, lines: dict[int, CreditLine], sender: str, task: int, credited: bool) -> CreditLine:
         """The way of tuples of `sender` to `task`, about to be used. Without a runner the task is not here."""
         runner = self.runners.get(task)
-        line = lines.get(task)
-        if line is None:
-            line = CreditLine(sender, task, self.window)
-            lines[task] = line
+        line = self.line(lines, sender, task)
         line.runner = runner
         if runner is not None:
             line.touched = True
@@ -260,9 +257,8 @@ class Inbound:
                 runner.touched.append(line)
         return line
 
-    def line(self, sender: str, task: int) -> CreditLine:
-        """The credit of `sender` towards `task`."""
-        lines = self.lines.setdefault(sender, {})
+    def line(self, lines: dict[int, CreditLine], sender: str, task: int) -> CreditLine:
+        """The credit of `sender` towards `task`, which is kept in `lines`."""
         line = lines.get(task)
         if line is None:
             line = CreditLine(sender, task, self.window)
@@ -289,7 +285,7 @@ class Inbound:
 
     def give_back(self, sender: str, task: int) -> None:
         """A tuple that takes no room here: its sender, which counts it as sent, must not wait for any."""
-        line = self.line(sender, task)
+        line = self.line(self.lines.setdefault(sender, {}), sender, task)
         line.delivered += 1
         line.granted += 1
         if line not in self.agenda.grants:
