@@ -244,7 +244,9 @@ class Line:
                 self.world.note(f"nimbus {self.process.number} learns that its session is over")
                 self.lost()
             self.session = ensemble.open()
-        self.connected = True
+        if not self.connected:  # what waits in kazoo's queue is sent now, and answered
+            self.connected = True
+            self.world.after(0.0, self.process.get_on)
         ensemble.touch(self.session, self.world.time)
         unsent, self.unsent = self.unsent, []
         for act in unsent:
