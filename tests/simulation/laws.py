@@ -226,12 +226,19 @@ class Laws:
 
     def _overdue(self) -> None:
         world = self.world
-        quiet_since = max(world.healed_at + SLACK_S, world.disturbed_at + SLACK_S)
         for process in world.processes():
             desk = process.desk
             if desk is None or process.asking_until or world.time < process.booted_at:
                 continue
             calm_since = max(world.healed_at, process.booted_at)
+            quiet_since = max(world.healed_at, world.disturbed_at, self._whole_since(process)) + SLACK_S
             for task in desk.spouts:
                 if task not in desk.closed:
                     desk.oracle.overdue(desk.life(task), task, world.time, calm_since, quiet_since)
+
+    def _whole_since(self, process: WorkerProcess) -> float:
+        """When the last worker of its topology came up: before, a verdict may wait for an acker that is not there."""
+        own = [other for other in self.world.processes() if other.topology_id == process.topology_id]
+        booted = {other.slot: other.booted_at for other in own}
+        assert process.worker is not None
+        return max(booted.get(slot, float("inf")) for slot in process.worker.assignment.slots())
