@@ -22,6 +22,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
 from fractions import Fraction
+from struct import Struct
 from typing import Any, Final
 from uuid import UUID
 from zlib import crc32
@@ -36,8 +37,11 @@ WORD_MASK: Final = 0xFFFFFFFF
 HALF_MASK: Final = 0x7FFFFFFF
 HIGH_SALT: Final = 0x9E3779B9
 STR_CRC: Final = 0x1B0ECF0B  # crc32(b"s")
+INT_CRC: Final = 0x7808A3D2  # crc32(b"n")
+INT_MAX: Final = (1 << 61) - 2  # up to here the built-in hash of an int is the int
 DEPTH_MAX: Final = 64
 _crc32: Final = crc32
+_int64: Final = Struct("<q").pack
 
 NUMBERS: tuple[type, ...] = (int, float, Decimal, Fraction, complex)
 BASES: tuple[type, ...] = (*NUMBERS, str, bytes, tuple, frozenset, datetime, date, time, timedelta, UUID)
@@ -79,6 +83,11 @@ def spread_of_str(key: str) -> i64:
     crc ^= crc >> 13
     crc = (crc * 0xC2B2AE35) & WORD_MASK
     return crc ^ (crc >> 16)
+
+
+def spread_of_int(key: int) -> i64:
+    """The lower 32 bits of the stable hash of `key`, which is no further from 0 than INT_MAX."""
+    return spread(_crc32(_int64(key), INT_CRC))
 
 
 def key_group(key: object, groups: int) -> int:

@@ -136,8 +136,9 @@ class BoltTask(Runner):
 
 
 def run_ready(agenda: Agenda, at: float) -> float:
-    """One turn from `at` on for every task that has input, sinks first; one held back by its gate parks there.
+    """One turn from `at` on for every task that has input, sinks first. A task held back by its gate parks there.
 
+    It parks behind those that had no turn, so that what the gate lets through goes to each of a component in turn.
     Returns when the first of those that wait for more input is due.
     """
     due_at = float("inf")
@@ -146,6 +147,7 @@ def run_ready(agenda: Agenda, at: float) -> float:
         if not runners:
             continue
         agenda.ready[level] = []
+        served: list[BoltTask] = []
         for runner in runners:
             assert isinstance(runner, BoltTask)
             agenda.ready_count -= 1
@@ -156,10 +158,16 @@ def run_ready(agenda: Agenda, at: float) -> float:
             if runner.idle:
                 runner.ready = False
             elif runner.gate.blocked > 0:
-                runner.gate.parked.append(runner)
+                served.append(runner)
             elif runner.waiting:
                 runner.ready = False
                 due_at = min(due_at, runner.due_at)
+            else:
+                agenda.ready[level].append(runner)
+                agenda.ready_count += 1
+        for runner in served:
+            if runner.gate.blocked > 0:
+                runner.gate.parked.append(runner)
             else:
                 agenda.ready[level].append(runner)
                 agenda.ready_count += 1

@@ -399,15 +399,17 @@ class Worker:
             self.condemned()
 
     def run_spouts(self, now: float) -> bool:
-        more = False
+        more = shut = False
         wake_at = NEVER
         turn = max(TURN, SHARE * len(self.wiring.tasks))
-        for task, spout in self.books.spouts.items():
+        spouts = self.books.spouts
+        for task, spout in spouts.items():
             if spout.run(turn, now):
                 more = True
             elif spout.active and not spout.finished:
                 window = self.wiring.windows[task]
                 if spout.gate.blocked > 0:
+                    shut = True
                     window.gate_shut(now, len(spout.emitter.pending))
                 elif spout.limited:
                     spout.limited = False
@@ -416,6 +418,9 @@ class Worker:
                 else:
                     window.had_nothing(now, len(spout.emitter.pending))
                     wake_at = min(wake_at, spout.wanted_at())
+        if shut:  # what a gate lets through goes to each spout in its turn
+            first = next(iter(spouts))
+            spouts[first] = spouts.pop(first)
         self.wake_at = wake_at
         self.books.clock_now = self.agenda.now
         return more

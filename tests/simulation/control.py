@@ -188,7 +188,7 @@ class ControlFaults:
         self._struck(fault)
         if all(any(blobs.holds(digest) for blobs in others) for digest in needed):
             world.note(f"nimbus on n{machine} loses its bundles")
-            world.blobs[machine].wipe()
+            world.blobs[machine].wipe(world.time)
 
     def _damage_row(self, fault: Fault) -> None:
         """A stored topology that nobody can read, or one whose bundle is nowhere."""

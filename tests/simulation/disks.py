@@ -90,6 +90,7 @@ class SimBlobs(MemoryBlobs):
     def __init__(self) -> None:
         super().__init__()
         self.durable: dict[str, bytes] = {}
+        self.wiped_at = float("-inf")
 
     def add_piece(self, digest: str, offset: int, data: bytes, done: bool, now: float) -> None:
         super().add_piece(digest, offset, data, done, now)
@@ -107,8 +108,9 @@ class SimBlobs(MemoryBlobs):
         self._blobs = dict(self.durable)
         self._incoming.clear()
 
-    def wipe(self) -> None:
+    def wipe(self, now: float) -> None:
         """The disk is replaced."""
+        self.wiped_at = now
         self._blobs.clear()
         self.durable.clear()
 

@@ -65,16 +65,16 @@ class Laws:
             self._versions(topology_id, entry)
             self._moves(writer, old.get(topology_id), entry, decided_at)
             if topology_id not in old:
-                self._bundle(writer, entry)
+                self._bundle(writer, entry, decided_at)
         for topology_id in sorted(old.keys() - new.keys() - self.foreign):
             self._removed(topology_id, old[topology_id])
 
-    def _bundle(self, writer: NimbusProcess, entry: Entry) -> None:
+    def _bundle(self, writer: NimbusProcess, entry: Entry, decided_at: float) -> None:
         """A6: the code of a topology is on two Nimbuses before it is accepted, if two are there."""
         world = self.world
         digest = entry.plan.bundle
         holders = [number for number, blobs in enumerate(world.blobs) if blobs.holds(digest)]
-        if writer.machine not in holders:
+        if writer.machine not in holders and world.blobs[writer.machine].wiped_at < decided_at:
             self.wrong("A6", f"{entry.topology_id} is accepted by n{writer.machine}, its bundle is on {holders}")
         steady = world.time - STEADY_S
         others = [p for p in world.living_nimbuses() if p is not writer and not p.stopped and p.born < steady]

@@ -16,6 +16,7 @@ from rainband.errors import EmitRefused, ValueRefused
 from rainband.groupings import CustomGrouping, Grouping, make_chooser
 from rainband.groupings import choosers as module
 from rainband.groupings.choosers import Fields, LocalOrShuffle, PartialKey, Shuffle, permutation
+from rainband.groupings.hashing import key_group, task_of_group
 from rainband.groupings.specs import KINDS
 
 counts = st.integers(1, 40)
@@ -135,6 +136,13 @@ def test_fields_of_several_positions_is_fields_of_the_tuple(word: str, number: i
     assert fields(n, 0, 2).choose((word, None, number)) == fields(n).choose(((word, number),))
 
 
+@pytest.mark.parametrize("edge", [0, -1, 2**31, 2**53, 2**61 - 1, -(2**61 - 1), 2**63, -(2**63), 2**64])
+def test_fields_places_a_number_where_its_key_group_is(edge: int) -> None:
+    for number in range(edge - 3, edge + 4):
+        group = key_group(number, groups_for(1000))
+        assert fields(1000).choose((number,)) == task_of_group(group, 1000, groups_for(1000))
+
+
 def test_fields_reaches_every_task_and_ignores_blocked_ones() -> None:
     chooser = fields(8)
     before = [chooser.choose((f"key-{number}",)) for number in range(400)]
@@ -147,7 +155,7 @@ def test_fields_reaches_every_task_and_ignores_blocked_ones() -> None:
 def test_the_cache_of_keys_is_bounded_in_entries_and_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
     chooser = fields(4)
     for number in range(module.CACHE_ENTRIES_MAX + 10):
-        chooser.choose((number,))
+        chooser.choose((b"%d" % number,))
     assert len(chooser.cache) == 10
     big = "x" * (module.CACHED_KEY_BYTES_MAX + 1)
     assert chooser.choose((big,)) == chooser.choose((big,))
