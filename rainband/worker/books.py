@@ -199,20 +199,24 @@ class Books:
         self.finish(tree, done)
 
     def touch(self, tree: Tree) -> None:
-        """Start the timeout of a tree's root anew, wherever its spout is."""
-        self.touch_root(int(tree.root))
+        """Start the timeout of a tree's root anew, wherever its spout and its ledger are."""
+        root = int(tree.root)
+        self.touch_root(root)
+        spout_box = self.outbox_of(self.spout_task(root))
+        keeper_box = self.outbox_of(self.keeper(root))
+        if spout_box is not None:
+            spout_box.touches.append(root)
+            spout_box.mark()
+        if keeper_box is not None and keeper_box is not spout_box:
+            keeper_box.touches.append(root)
+            keeper_box.mark()
 
     def touch_root(self, root: int) -> None:
+        """The same for what is kept here."""
         spout = self.spouts.get(self.spout_task(root))
         if spout is not None:
             spout.emitter.pending.touch(root, self.clock_now)
-            return
-        outbox = self.outbox_of(self.spout_task(root))
-        if outbox is not None:
-            outbox.touches.append(root)
-            outbox.mark()
-        keeper = self.keeper(root)
-        ledger = self.ledgers.get(keeper)
+        ledger = self.ledgers.get(self.keeper(root))
         if ledger is not None:
             ledger.touch(root)
 

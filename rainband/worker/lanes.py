@@ -27,7 +27,10 @@ WORK = ("execute", "execute_batch", "tick", "next_tuple")
 
 
 class Call:
-    """One callback on a lane. `ops` are applied by the owner on the worker's loop when the call is back."""
+    """One callback on a lane. `ops` are applied by the owner on the worker's loop when the call is back.
+
+    Those of a call that goes on for long may be applied before: the first `applied` are.
+    """
 
     def __init__(
         self, owner: Any, function: Callable[[], Any], component: str, callback: str, subject: Any = None
@@ -38,6 +41,7 @@ class Call:
         self.callback = callback
         self.subject = subject
         self.ops: list[Any] = []
+        self.applied = 0
         self.error: BaseException | None = None
         self.closed = False
         self.done: threading.Event | None = None
@@ -52,6 +56,9 @@ CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("rainband_
 
 
 class Lane(Protocol):
+    @property
+    def results(self) -> Results: ...
+
     def submit(self, call: Call) -> None: ...
 
     def cancel(self) -> None:
@@ -65,11 +72,16 @@ class Lane(Protocol):
 
 
 class Results:
-    """Calls on their way back to the worker's loop; `wake` interrupts its sleep."""
+    """Calls on their way back to the worker's loop, and `parts`: calls that go on and have emitted.
+
+    `wake` interrupts the loop's sleep, once until it has `taken` what there is.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.calls: deque[Call] = deque()
+        self.parts: deque[Call] = deque()
         self.wake = wake
+        self.rung = False
 
     def put(self, call: Call) -> None:
         call.closed = True
@@ -77,7 +89,25 @@ class Results:
             call.done.set()
             return
         self.calls.append(call)
-        self.wake()
+        self.ring()
+
+    def part(self, call: Call) -> None:
+        """What `call` has emitted so far may be applied."""
+        self.parts.append(call)
+        self.ring()
+
+    def ring(self) -> None:
+        if not self.rung:
+            self.rung = True
+            self.wake()
+
+    def taken(self) -> Iterator[tuple[Call, bool]]:
+        """Everything put so far: (call, whether it is back)."""
+        self.rung = False
+        while self.parts:
+            yield self.parts.popleft(), False
+        while self.calls:
+            yield self.calls.popleft(), True
 
 
 class ThreadLane:

@@ -99,21 +99,24 @@ class Life:
                 made.spout.active = active
                 made.spout.idle_until = 0.0
                 if active is not self.active:
-                    self.user_call(made, "activate" if active else "deactivate")
+                    self.tell(made, "activate" if active else "deactivate")
         self.active = active
 
-    def user_call(self, made: LocalTask, name: str) -> None:
-        try:
-            self.sides.call(made, getattr(made.instance, name))
-        except BaseException as error:
-            self.report(made.task, error, None)
+    def tell(self, made: LocalTask, name: str) -> None:
+        """Not waited for: a call of next_tuple that waits for its source may be under way."""
+        self.sides.tell(made, getattr(made.instance, name), lambda error: self.report(made.task, error, None))
 
     def close(self, made: LocalTask) -> None:
         if made.opened:
             made.opened = False
             self.known.remove(made)
             self.reached.pop(made.task, None)
-            self.user_call(made, "close" if made.spout is not None else "cleanup")
+            if made.spout is not None:
+                made.spout.active = False
+            try:
+                self.sides.call(made, made.instance.close if made.spout is not None else made.instance.cleanup)
+            except BaseException as error:
+                self.report(made.task, error, None)
 
     def save_positions(self, tasks: list[LocalTask]) -> None:
         """Store the lowest unfinished position of each ReliableSpout that has one, if it changed."""

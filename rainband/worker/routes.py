@@ -54,13 +54,23 @@ class EdgeIds:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Runner:
+class Waiter:
+    """A task that a gate may hold back. Its `place` in the line is kept until it has had a turn; 0 is none."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.place: i64 = 0
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Runner(Waiter):
     """A task that has input: its inbox, and whether it already stands in a queue to run.
 
     Each sending worker has credit for `limit` tuples; senders in this worker stop when `room` are in the inbox.
     """
 
-    def __init__(self, task: int, level: int, limit: int, agenda: Agenda) -> None:
+    def __init__(self, task: int, level: int, limit: int, agenda: Agenda, gate: Gate) -> None:
+        Waiter.__init__(self, gate)
         self.task = task
         self.level = level
         self.limit: i64 = limit
@@ -71,7 +81,6 @@ class Runner:
         self.full = False
         self.target: Target | None = None
         self.touched: list[CreditLine] = []
-        self.gate = Gate()
 
     def run(self, begin: float) -> float:
         """Work for one turn from `begin` on; returns when it ended."""
@@ -398,14 +407,26 @@ class Outbox:
         return not self.dirty
 
 
+def place_of(runner: Runner) -> int:
+    return int(runner.place)
+
+
 class Agenda:
-    """What the next pass of the loop has to do."""
+    """What the next pass of the loop has to do.
+
+    `ready` are the tasks with input, by level. Those that found their gate shut at their turn stand in line: `first`
+    are the bolts whose gate has opened since, `shut_out` the spouts. What a gate lets through goes to whoever has
+    waited longest, also where several components fill one target.
+    """
 
     def __init__(self, levels: int, dice: Random) -> None:
         self.now = 0.0
         self.ids = EdgeIds(dice.getrandbits(62))
         self.ready: list[list[Runner]] = [[] for _ in range(levels)]
         self.ready_count: i64 = 0
+        self.first: list[Runner] = []
+        self.shut_out: list[Waiter] = []
+        self.places: i64 = 0
         self.settled: list[Tree] = []
         self.failed: list[Tree] = []
         self.whys: dict[int, str] = {}
@@ -424,8 +445,47 @@ class Agenda:
         parked = gate.parked
         gate.parked = []
         for runner in parked:
-            self.ready[runner.level].append(runner)
+            if runner.place > 0:
+                self.first.append(runner)
+            else:
+                self.ready[runner.level].append(runner)
             self.ready_count += 1
+
+    def line_up(self, waiter: Waiter) -> None:
+        """Its gate is shut at its turn."""
+        if waiter.place == 0:
+            self.places += 1
+            waiter.place = self.places
+
+    def is_next(self, spout: Waiter) -> bool:
+        """Whether a spout that was shut out may run, and has waited longer than any bolt that may."""
+        if spout.gate.blocked > 0:
+            return False
+        for runner in self.first:
+            if runner.place < spout.place:
+                return False
+        return True
+
+    def spout_is_next(self) -> bool:
+        for spout in self.shut_out:
+            if self.is_next(spout):
+                return True
+        return False
+
+    def give_way(self, level: int) -> None:
+        """All that is ready from `level` on waits for a spout, and is next after it."""
+        for at in range(level, len(self.ready)):
+            for runner in self.ready[at]:
+                self.line_up(runner)
+                self.first.append(runner)
+            self.ready[at] = []
+
+    def take_first(self) -> list[Runner]:
+        """Those that have waited, longest first."""
+        first = self.first
+        self.first = []
+        first.sort(key=place_of)
+        return first
 
     def release(self, tree: Tree) -> None:
         """One tuple of `tree` inside this worker is finished."""

@@ -175,6 +175,7 @@ class SideBoltTask(BoltTask):
         self.ahead = ahead
         self.batch_size = batch_size
         self.in_flight: i64 = 0
+        self.ticking = False
         self.emits = True
 
     @property
@@ -205,6 +206,8 @@ class SideBoltTask(BoltTask):
     def back(self, call: Call) -> None:
         """Deliver what the call emitted, ack or fail its tuples."""
         tups: list[Tuple] = call.subject or []
+        if call.callback == "tick":
+            self.ticking = False
         if tups:
             self.in_flight -= 1
             self.under_way.calls -= 1
@@ -284,6 +287,7 @@ class SideSpoutTask(SpoutTask):
         self.lane = lane
         self.under_way = under_way
         self.pumping = False
+        self.emitted = False
         self.emits = True
         self.reliable: Reliable | None = None
         self.asynchronous = is_async(instance)
@@ -308,21 +312,19 @@ class SideSpoutTask(SpoutTask):
         if self.hand_back():
             self.idle_until = 0.0
         reliable = self.reliable
-        if reliable is not None and self.active and now >= self.paused_until:
-            self.emitter.active = True
-            due = reliable.book.due(now)
-            while due is not None:
-                reliable.replay(*due)
-                due = reliable.book.due(now)
-            self.emitter.active = False
-        done = self.finished or (reliable is not None and reliable.finished)
-        if done or self.pumping or not self.active or now < self.paused_until or now < self.idle_until:
+        if not self.active or now < self.paused_until:
             return False
+        if reliable is not None:
+            self.replay_due(reliable, now)
         room = self.window - len(self.emitter.pending)
         if self.gate.blocked > 0 or room <= 0:
             self.limited = room <= 0
             return False
+        done = self.finished or (reliable is not None and reliable.finished)
+        if done or self.pumping or now < self.idle_until:
+            return False
         self.pumping = True
+        self.emitted = False
         self.under_way.calls += 1
         call = Call(self, self.pump, self.emitter.component, "next_tuple", "next")
         self.room = min(int(room), PUMP)
@@ -331,6 +333,17 @@ class SideSpoutTask(SpoutTask):
             self.paused_until = now + self.pace_s
         self.lane.submit(call)
         return False
+
+    def replay_due(self, reliable: Reliable, now: float) -> None:
+        """Emit again what is due, as far as gate and window let it."""
+        pending = self.emitter.pending
+        self.emitter.active = True
+        while self.gate.blocked == 0 and len(pending) < self.window:
+            due = reliable.book.due(now)
+            if due is None:
+                break
+            reliable.replay(*due)
+        self.emitter.active = False
 
     def wanted_at(self) -> float:
         reliable = self.reliable
@@ -344,55 +357,68 @@ class SideSpoutTask(SpoutTask):
         assert call is not None
         if self.asynchronous:
             return self.pump_async(call)
+        self.mark_position(call)
         for _ in range(self.room):
             before = len(call.ops)
-            self.mark_position(call)
             call.check(self.user_next())
-            if len(call.ops) <= before + 1 or self.finished:
+            if not self.goes_on(call, before):
                 break
-        self.mark_position(call)
         return None
 
     async def pump_async(self, call: Call) -> None:
+        self.mark_position(call)
         for _ in range(self.room):
             before = len(call.ops)
-            self.mark_position(call)
             result: Any = self.user_next()
             if inspect.isawaitable(result):
                 result = await result
             call.check(result)
-            if len(call.ops) <= before + 1 or self.finished:
+            if not self.goes_on(call, before):
                 break
+
+    def goes_on(self, call: Call, before: int) -> bool:
+        """Whether next_tuple is called once more. What it has emitted leaves now, for that call may wait for long."""
+        emitted = len(call.ops) > before
         self.mark_position(call)
+        if not emitted or self.finished or not self.active:
+            return False
+        self.lane.results.part(call)
+        return True
 
     def mark_position(self, call: Call) -> None:
         position = self.reliable.position if self.reliable is not None else None
         call.ops.append(("position", position() if position is not None else None))
 
-    def back(self, call: Call) -> None:
-        self.under_way.calls -= 1
+    def apply(self, call: Call) -> None:
+        """Deliver what `call` has emitted since the last time; it may still be adding to it."""
         reliable = self.reliable
         book = reliable.book if reliable is not None and reliable.position is not None else None
-        emitted = 0
-        for op in call.ops:
+        ops = call.ops
+        while call.applied < len(ops):
+            op = ops[call.applied]
+            call.applied += 1
             if isinstance(op, Emitted):
-                emitted += 1
+                self.emitted = True
                 self.begin(op)
             elif book is not None:
                 book.end()
                 book.begin(op[1])
                 assert reliable is not None
                 reliable.stands_at(op[1])
-        if book is not None:
-            book.end()
+
+    def back(self, call: Call) -> None:
+        self.under_way.calls -= 1
+        self.apply(call)
         if call.error is not None:
             self.error(call.error)
         if call.subject == "next":
+            if self.reliable is not None:
+                self.reliable.book.end()
             self.pumping = False
             self.calls += 1
             if call.error is None:
                 self.pause_s = 0.0
-            if emitted == 0:
+            if not self.emitted:
                 self.idle_until = self.emitter.agenda.now + self.wait_s
 
     def begin(self, op: Emitted) -> None:

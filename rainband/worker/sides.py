@@ -23,9 +23,25 @@ if TYPE_CHECKING:
 
 
 class Waited:
-    """Owner of a call somebody waits for: open, prepare, close, activate."""
+    """Owner of a call somebody waits for: open, prepare, close."""
 
     emits = False
+
+
+class Told:
+    """Owner of a call nobody waits for, which emits nothing: activate, deactivate."""
+
+    emits = False
+
+    def __init__(self, under_way: UnderWay, report: Callable[[BaseException], None]) -> None:
+        self.under_way = under_way
+        self.report = report
+        under_way.calls += 1
+
+    def back(self, call: Call) -> None:
+        self.under_way.calls -= 1
+        if call.error is not None:
+            self.report(call.error)
 
 
 class Sides:
@@ -145,12 +161,27 @@ class Sides:
         if call.error is not None:
             raise call.error
 
+    def tell(self, made: LocalTask, function: Callable[[], Any], report: Callable[[BaseException], None]) -> None:
+        """Call a callback of `made` where its callbacks run, after what is under way there; `report` what it raises."""
+        lane = self.lane_of.get(made.task)
+        if lane is not None:
+            lane.submit(Call(Told(self.under_way, report), function, made.component, name_of(function)))
+            return
+        try:
+            self.call(made, function)
+        except BaseException as error:
+            report(error)
+
     def tick(self, made: LocalTask) -> None:
         """Call `tick` of a bolt task; what it emits is unanchored."""
         bolt = made.bolt
         assert bolt is not None
         lane = self.lane_of.get(made.task)
         if lane is not None:
+            assert isinstance(bolt, SideBoltTask)
+            if bolt.ticking:
+                return
+            bolt.ticking = True
             lane.submit(Call(bolt, made.instance.tick, made.component, "tick", []))
             return
         bolt.emitter.active = True
@@ -161,13 +192,14 @@ class Sides:
         bolt.emitter.active = False
 
     def collect(self) -> None:
-        """Apply every call that is back."""
+        """Apply every call that is back, and what others have emitted so far."""
         for lane in self.lanes.values():
             lane.advance()
-        calls = self.results.calls
-        while calls:
-            call = calls.popleft()
-            call.owner.back(call)
+        for call, back in self.results.taken():
+            if back:
+                call.owner.back(call)
+            else:
+                call.owner.apply(call)
 
     def wait_outside(self, timeout_s: float) -> bool:
         """Under a virtual clock: wait in real time for what calls may be waiting for; true when something came."""

@@ -14,6 +14,7 @@ from mypy_extensions import i64, mypyc_attr
 from rainband.acker.ledger import Tree
 from rainband.worker.emit import SpoutEmitter
 from rainband.worker.returned import check_returned
+from rainband.worker.routes import Waiter
 from rainband.worker.tasks import PIECES, SLOW_CALL_S, TURN_S, OnError, adapted
 
 PAUSE_MAX_S: Final = 60.0
@@ -24,7 +25,7 @@ LOST: Final = 2
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class SpoutTask:
+class SpoutTask(Waiter):
     """One spout task: hands back acks and fails, then calls `next_tuple` while window, gate and budget allow.
 
     `whys` go with `undone`: what the failing bolt said, or ''; `why` is that of the fail being handed back.
@@ -42,10 +43,10 @@ class SpoutTask:
         fail: Callable[[object, int], object],
         wait_s: float,
     ) -> None:
+        Waiter.__init__(self, emitter.gate)
         self.task = task
         self.clock = clock
         self.emitter = emitter
-        self.gate = emitter.gate
         self.next_tuple = next_tuple
         self.on_ack = ack
         self.on_fail = fail

@@ -41,8 +41,7 @@ class BoltTask(Runner):
     """One task of a `Bolt`: executes what is in its inbox, acks each tuple on return, fails it on a raise."""
 
     def __init__(self, level: int, limit: int, agenda: Agenda, clock: Callable[[], float], emitter: Emitter) -> None:
-        Runner.__init__(self, emitter.task, level, limit, agenda)
-        self.gate = emitter.gate
+        Runner.__init__(self, emitter.task, level, limit, agenda, emitter.gate)
         self.emitter = emitter
         self.clock = clock
         self.batch: list[Tuple] = []
@@ -138,40 +137,44 @@ class BoltTask(Runner):
 def run_ready(agenda: Agenda, at: float) -> float:
     """One turn from `at` on for every task that has input, sinks first. A task held back by its gate parks there.
 
-    It parks behind those that had no turn, so that what the gate lets through goes to each of a component in turn.
-    Returns when the first of those that wait for more input is due.
+    Ends early when it is a spout's turn. Returns when the first of those that wait for more input is due.
     """
     due_at = float("inf")
     for level in range(len(agenda.ready)):
+        if agenda.shut_out and agenda.spout_is_next():
+            agenda.give_way(level)
+            break
+        if agenda.first:
+            at, due_at = run_each(agenda, agenda.take_first(), at, due_at)
         runners = agenda.ready[level]
-        if not runners:
-            continue
-        agenda.ready[level] = []
-        served: list[BoltTask] = []
-        for runner in runners:
-            assert isinstance(runner, BoltTask)
-            agenda.ready_count -= 1
-            if runner.gate.blocked > 0:
-                runner.gate.parked.append(runner)
-                continue
-            at = runner.run(at)
-            if runner.idle:
-                runner.ready = False
-            elif runner.gate.blocked > 0:
-                served.append(runner)
-            elif runner.waiting:
-                runner.ready = False
-                due_at = min(due_at, runner.due_at)
-            else:
-                agenda.ready[level].append(runner)
-                agenda.ready_count += 1
-        for runner in served:
-            if runner.gate.blocked > 0:
-                runner.gate.parked.append(runner)
-            else:
-                agenda.ready[level].append(runner)
-                agenda.ready_count += 1
+        if runners:
+            agenda.ready[level] = []
+            at, due_at = run_each(agenda, runners, at, due_at)
     return due_at
+
+
+def run_each(agenda: Agenda, runners: list[Runner], at: float, due_at: float) -> tuple[float, float]:
+    """One turn for each of `runners`; (when the last ended, the earlier of `due_at` and when one of them is due)."""
+    for runner in runners:
+        assert isinstance(runner, BoltTask)
+        agenda.ready_count -= 1
+        if runner.gate.blocked > 0:
+            agenda.line_up(runner)
+            runner.gate.parked.append(runner)
+            continue
+        runner.place = 0
+        at = runner.run(at)
+        if runner.idle:
+            runner.ready = False
+        elif runner.gate.blocked > 0:
+            runner.gate.parked.append(runner)
+        elif runner.waiting:
+            runner.ready = False
+            due_at = min(due_at, runner.due_at)
+        else:
+            agenda.ready[runner.level].append(runner)
+            agenda.ready_count += 1
+    return at, due_at
 
 
 class PlainBoltTask(BoltTask):

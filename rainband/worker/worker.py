@@ -354,6 +354,8 @@ class Worker:
             return now
         if self.sides.busy:
             self.sides.collect()
+        if agenda.shut_out:
+            self.run_shut_out(now)
         if agenda.ready_count > 0:
             self.timer_at = min(self.timer_at, run_ready(agenda, self.clock.now()))
         self.books.settle()
@@ -399,17 +401,21 @@ class Worker:
             self.condemned()
 
     def run_spouts(self, now: float) -> bool:
-        more = shut = False
+        if self.agenda.shut_out:
+            self.run_shut_out(now)
+        more = False
         wake_at = NEVER
         turn = max(TURN, SHARE * len(self.wiring.tasks))
-        spouts = self.books.spouts
-        for task, spout in spouts.items():
+        for task, spout in self.books.spouts.items():
+            calls = spout.calls
             if spout.run(turn, now):
                 more = True
             elif spout.active and not spout.finished:
                 window = self.wiring.windows[task]
                 if spout.gate.blocked > 0:
-                    shut = True
+                    if spout.place == 0 and spout.calls == calls:
+                        self.agenda.line_up(spout)
+                        self.agenda.shut_out.append(spout)
                     window.gate_shut(now, len(spout.emitter.pending))
                 elif spout.limited:
                     spout.limited = False
@@ -418,12 +424,24 @@ class Worker:
                 else:
                     window.had_nothing(now, len(spout.emitter.pending))
                     wake_at = min(wake_at, spout.wanted_at())
-        if shut:  # what a gate lets through goes to each spout in its turn
-            first = next(iter(spouts))
-            spouts[first] = spouts.pop(first)
         self.wake_at = wake_at
         self.books.clock_now = self.agenda.now
         return more
+
+    def run_shut_out(self, now: float) -> None:
+        """A turn for each spout that found its gate shut at its turn, if no bolt has waited longer."""
+        agenda = self.agenda
+        turn = max(TURN, SHARE * len(self.wiring.tasks))
+        shut_out, agenda.shut_out = agenda.shut_out, []
+        for spout in shut_out:
+            assert isinstance(spout, SpoutTask)
+            if self.books.spouts.get(spout.task) is not spout:
+                continue
+            if not agenda.is_next(spout):
+                agenda.shut_out.append(spout)
+                continue
+            spout.place = 0
+            spout.run(turn, now)
 
     def timers(self, now: float) -> None:
         """What is due by time: windows, timeouts, ticks, positions, links."""
@@ -435,8 +453,9 @@ class Worker:
             if made.bolt is not None and now >= made.bolt.due_at:
                 self.agenda.mark(made.bolt)
         for made in self.ticks:
-            if made.opened and now >= made.tick_due and made.tick_s is not None:
-                made.tick_due = max(made.tick_due + made.tick_s, now)
+            if made.opened and now >= made.tick_due and not held_back(made):
+                assert made.tick_s is not None
+                made.tick_due += made.tick_s * (1 + (now - made.tick_due) // made.tick_s)
                 self.tick(made)
         if now >= self.positions_at:
             self.positions_at = now + POSITIONS_S
@@ -453,7 +472,8 @@ class Worker:
         self.links.flush(now, self.network)
         self.timer_at = min(now + TIMER_S, deadline)
         for made in self.ticks:
-            self.timer_at = min(self.timer_at, made.tick_due)
+            if not held_back(made):
+                self.timer_at = min(self.timer_at, made.tick_due)
 
     def measure(self, spout: SpoutTask, window: Window, now: float) -> None:
         pending = len(spout.emitter.pending)
@@ -476,3 +496,8 @@ class Worker:
     def beat(self, now: float) -> WorkerBeat:
         """What this worker says of itself; errors are handed over once."""
         return make_beat(self, now)
+
+
+def held_back(made: LocalTask) -> bool:
+    """Whether what a tick emits would have to wait: then the tick does."""
+    return made.bolt is not None and made.bolt.gate.blocked > 0

@@ -27,7 +27,7 @@ from rainband.worker.books import Books
 from rainband.worker.emit import BoltEmitter, ManualEmitter
 from rainband.worker.life import Life
 from rainband.worker.reliable import ReliableBook
-from rainband.worker.routes import Agenda, EdgeIds, Gate, Runner, Target
+from rainband.worker.routes import Agenda, EdgeIds, Runner, Target
 from rainband.worker.spouts import FAILED, SpoutTask
 from rainband.worker.stalls import Stalls
 from rainband.worker.transfer import Inbound
@@ -423,15 +423,9 @@ def local_means_anywhere() -> None:
 # Back-pressure
 
 
-@bug(CALM, topologies=1, supervisors=2, slots=2, workers=2, bolts=6, credit=3, pending=1000, timeout_s=6.0)
-def who_had_a_turn_goes_first() -> None:
-    real = Agenda.unpark
-
-    def unpark(self: Agenda, gate: Gate) -> None:
-        gate.parked.sort(key=lambda runner: runner.task)
-        real(self, gate)
-
-    put(Agenda, "unpark", unpark)
+@bug(CALM, supervisors=2, slots=2, workers=2, topologies=1, bolts=6, credit=3, pass_s=0.005, delay_s=0.002)
+def nobody_stands_in_line() -> None:
+    put(Agenda, "line_up", lambda self, waiter: None)
 
 
 # Placements

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from rainband.topology.tuples import Source
-from rainband.worker.routes import Agenda, CreditLine, Outbox, Runner, Target
+from rainband.worker.routes import Agenda, CreditLine, Gate, Outbox, Runner, Target
 
 TASK = 5
 SOURCE = Source("spout", "default", 1, ("n",))
@@ -41,7 +41,7 @@ def test_a_new_process_counts_what_is_still_held_for_it() -> None:
 
 def test_a_task_that_leaves_grants_all_that_it_took() -> None:
     agenda = Agenda(1, Random(1))
-    runner = Runner(TASK, 0, 4, agenda)
+    runner = Runner(TASK, 0, 4, agenda, Gate())
     line = CreditLine("a:1", TASK, 4)
     line.delivered += 1
     line.touched = True

@@ -11,7 +11,7 @@ from rainband.errors import EmitRefused
 from rainband.messaging.values import encode_rows
 from rainband.topology.tuples import Source, Tuple
 from rainband.worker.books import Books
-from rainband.worker.routes import CYCLE_MAX, Agenda, Runner, Target
+from rainband.worker.routes import CYCLE_MAX, Agenda, Gate, Runner, Target
 from rainband.worker.transfer import Inbound
 
 SENDER = "10.0.0.1:6700"
@@ -20,7 +20,7 @@ SOURCE = Source("loop", "default", SPOUT, ("n",))
 
 
 def full(agenda: Agenda) -> Runner:
-    runner = Runner(TASK, 0, 100, agenda)
+    runner = Runner(TASK, 0, 100, agenda, Gate())
     runner.inbox = [Tuple((1,), SOURCE)] * CYCLE_MAX
     return runner
 

@@ -1,38 +1,95 @@
-"""Tasks of one component share what may be sent: none waits for ever behind another one that always has more."""
+"""What a full target lets through goes round: no task waits for ever behind another one that always has more."""
 
 from __future__ import annotations
+
+import pytest
 
 from kit.bench import Bench
 from kit.parts import Numbers, Sink, Twice
 from rainband.topology.builder import TopologyBuilder
 
-ENDLESS = 1_000_000
-TIGHT: dict[str, object] = {"topology.executor.receive.buffer.size": 2}
+ENDLESS = 10_000_000
+WHERE = pytest.mark.parametrize("sink_at", [0, 1])
+CREDIT = pytest.mark.parametrize("credit", [1, 2, 3, 64])
 
 
-def counts(bench: Bench, component: str, counter: str) -> list[int]:
-    tasks = [task for beat in bench.look() for task in beat.tasks if task.component == component]
-    return sorted(int(getattr(task, counter)) for task in tasks)
+def builder_with(credit: int) -> TopologyBuilder:
+    return TopologyBuilder("turns", config={"topology.executor.receive.buffer.size": credit})
 
 
-def test_bolts_behind_a_full_target_take_turns() -> None:
-    builder = TopologyBuilder("turns", config=TIGHT)
+def bench_of(builder: TopologyBuilder, sink_at: int) -> Bench:
+    topology = builder.create_topology()
+    names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
+    return Bench(topology, 2, place=[sink_at if name == "sink" else 0 for name in names])
+
+
+def shares(bench: Bench, counter: str, *components: str) -> list[int]:
+    """What each task of `components` has done in the second half of a while."""
+    found: list[dict[int, int]] = []
+    for _ in range(2):
+        for _ in range(400):
+            bench.round()
+        tasks = [task for beat in bench.look() for task in beat.tasks if task.component in components]
+        found.append({task.task: int(getattr(task, counter)) for task in tasks})
+    first, second = found
+    return sorted(second[task] - first[task] for task in second)
+
+
+def even(counts: list[int], least: float = 0.7) -> bool:
+    return counts[0] > 40 and counts[0] >= least * counts[-1]
+
+
+@CREDIT
+@WHERE
+@pytest.mark.parametrize("tasks", [2, 3])
+def test_bolts_of_one_component_take_turns(credit: int, sink_at: int, tasks: int) -> None:
+    builder = builder_with(credit)
     builder.set_spout("numbers", Numbers(ENDLESS, tracked=False))
-    builder.set_bolt("twice", Twice(), parallelism=3).shuffle_grouping("numbers")
+    builder.set_bolt("twice", Twice(), parallelism=tasks).shuffle_grouping("numbers")
     builder.set_bolt("sink", Sink()).shuffle_grouping("twice")
-    bench = Bench(builder.create_topology(), 2, place=[0, 1, 0, 0, 0])
-    for _ in range(1000):
-        bench.round()
-    least, _, most = counts(bench, "twice", "executed")
-    assert least >= 0.9 * most > 100
+    assert even(shares(bench_of(builder, sink_at), "executed", "twice"))
 
 
-def test_spouts_behind_a_full_target_take_turns() -> None:
-    builder = TopologyBuilder("turns", config=TIGHT)
-    builder.set_spout("numbers", Numbers(ENDLESS, tracked=False), parallelism=3)
+@CREDIT
+@WHERE
+def test_components_that_fill_one_target_take_turns(credit: int, sink_at: int) -> None:
+    builder = builder_with(credit)
+    for name in ("x", "y"):
+        builder.set_spout(f"of-{name}", Numbers(ENDLESS, tracked=False))
+        builder.set_bolt(name, Twice()).shuffle_grouping(f"of-{name}")
+    builder.set_bolt("sink", Sink()).shuffle_grouping("x").shuffle_grouping("y")
+    assert even(shares(bench_of(builder, sink_at), "executed", "x", "y"))
+
+
+@CREDIT
+@WHERE
+@pytest.mark.parametrize("tasks", [2, 3, 4])
+def test_spouts_of_one_component_take_turns(credit: int, sink_at: int, tasks: int) -> None:
+    builder = builder_with(credit)
+    builder.set_spout("numbers", Numbers(ENDLESS, tracked=False), parallelism=tasks)
     builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
-    bench = Bench(builder.create_topology(), 2, place=[0, 0, 0, 1])
-    for _ in range(1000):
-        bench.round()
-    least, _, most = counts(bench, "numbers", "emitted")
-    assert least >= 0.9 * most > 100
+    assert even(shares(bench_of(builder, sink_at), "emitted", "numbers"))
+
+
+@CREDIT
+@WHERE
+def test_spouts_of_several_components_take_turns(credit: int, sink_at: int) -> None:
+    builder = builder_with(credit)
+    names = ["a", "b", "c"]
+    for name in names:
+        builder.set_spout(name, Numbers(ENDLESS, tracked=False))
+    sink = builder.set_bolt("sink", Sink())
+    for name in names:
+        sink.shuffle_grouping(name)
+    assert even(shares(bench_of(builder, sink_at), "emitted", *names))
+
+
+@CREDIT
+@WHERE
+def test_a_spout_and_a_bolt_take_turns(credit: int, sink_at: int) -> None:
+    builder = builder_with(credit)
+    builder.set_spout("numbers", Numbers(ENDLESS, tracked=False))
+    builder.set_spout("direct", Numbers(ENDLESS, tracked=False))
+    builder.set_bolt("twice", Twice()).shuffle_grouping("numbers")
+    builder.set_bolt("sink", Sink()).shuffle_grouping("twice").shuffle_grouping("direct")
+    assert even(shares(bench_of(builder, sink_at), "emitted", "direct", "twice"), 0.45)

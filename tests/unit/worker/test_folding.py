@@ -12,7 +12,7 @@ from rainband.errors import EmitRefused
 from rainband.messaging.values import encode_rows
 from rainband.topology.tuples import Source
 from rainband.worker.books import Books
-from rainband.worker.routes import HOLD_PASSES, HOLD_ROWS, Agenda, EdgeIds, Outbox, Runner, Target
+from rainband.worker.routes import HOLD_PASSES, HOLD_ROWS, Agenda, EdgeIds, Gate, Outbox, Runner, Target
 from rainband.worker.transfer import Inbound
 
 SENDER = "10.0.0.1:6700"
@@ -30,7 +30,7 @@ def test_tuples_of_one_root_in_several_messages_make_one_report() -> None:
     home = Outbox(SENDER, agenda, 1 << 20)
     books.targets[SPOUT] = Target(SPOUT, 1, agenda)
     books.targets[SPOUT].place(None, home)
-    runner = Runner(TASK, 0, 100, agenda)
+    runner = Runner(TASK, 0, 100, agenda, Gate())
     source = Source("spout", "default", SPOUT, ("n",))
     inbound = Inbound(
         agenda, books, {TASK: runner}, books.targets, 100, lambda n, t: source, lambda n: 1, frozenset(),

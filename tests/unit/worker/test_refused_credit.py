@@ -9,7 +9,7 @@ import msgspec
 from rainband.messaging.values import encode_rows
 from rainband.topology.tuples import Source
 from rainband.worker.books import Books
-from rainband.worker.routes import Agenda, Runner, Target
+from rainband.worker.routes import Agenda, Gate, Runner, Target
 from rainband.worker.transfer import Inbound
 
 SENDER = "10.0.0.1:6700"
@@ -18,7 +18,7 @@ TASK = 5
 
 def test_a_refused_tuple_gives_its_credit_back() -> None:
     agenda = Agenda(1, Random(1))
-    runners = {TASK: Runner(TASK, 0, 1, agenda)}
+    runners = {TASK: Runner(TASK, 0, 1, agenda, Gate())}
     source = Source("spout", "default", 21, ("n",))
     inbound = Inbound(
         agenda, Books(agenda, [], []), runners, {TASK: Target(TASK, 1, agenda)}, 1, lambda n, t: source, lambda n: 1,

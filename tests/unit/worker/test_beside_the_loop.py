@@ -1,0 +1,238 @@
+"""Async and blocking components: what they emit leaves at once, and the loop waits for none of their calls."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from kit.bench import Bench
+from kit.parts import Pass, ReliableNumbers, Sink
+from rainband.clock import Clock
+from rainband.records import Slot, Status
+from rainband.topology.builder import TopologyBuilder
+from rainband.topology.components import Bolt, ManualBolt, Spout
+from rainband.topology.context import TopologyContext
+from rainband.topology.tuples import Tuple
+from rainband.worker.worker import Worker
+
+
+class Fitful(Spout):
+    """Ten rows a second, one each tenth; after `total` of them its source is silent for ever."""
+
+    outputs = ("n",)
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    def open(self, context: TopologyContext) -> None:
+        self.number = 0
+
+    async def next_tuple(self) -> None:
+        await asyncio.sleep(0.1 if self.number < self.total else 1e9)
+        self.number += 1
+        self.emit([self.number], message_id=self.number)
+
+
+class AsyncNumbers(ReliableNumbers):
+    """The same rows from coroutines."""
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        ReliableNumbers.next_tuple(self)
+
+
+class BlockingNumbers(ReliableNumbers):
+    """The same rows from a thread."""
+
+    blocking = True
+
+
+class Waits(Spout):
+    """Waits in next_tuple until the test lets it go."""
+
+    outputs = ("n",)
+    blocking = True
+
+    def open(self, context: TopologyContext) -> None:
+        self.told: list[str] = []
+
+    def next_tuple(self) -> None:
+        IN_CALL.set()
+        GO.wait()
+        self.emit([1], message_id=None)
+
+    def activate(self) -> None:
+        self.told.append("activate")
+
+    def deactivate(self) -> None:
+        self.told.append("deactivate")
+        TOLD.set()
+
+
+IN_CALL, GO, TOLD = threading.Event(), threading.Event(), threading.Event()
+
+
+class Talkative(Bolt):
+    """Emits a hundred tuples with every tick."""
+
+    outputs = ("n",)
+
+    def execute(self, tup: Tuple) -> None:
+        """Nothing."""
+
+    def tick(self) -> None:
+        for number in range(100):
+            self.emit([number])
+
+
+class SlowTick(Talkative):
+    """A tick that takes a second; counts how many are under way."""
+
+    under_way = most = 0
+
+    async def tick(self) -> None:  # type: ignore[override]
+        SlowTick.under_way += 1
+        SlowTick.most = max(SlowTick.most, SlowTick.under_way)
+        await asyncio.sleep(1.0)
+        SlowTick.under_way -= 1
+
+
+class Holds(ManualBolt):
+    """Acks a tuple five seconds after it came, and starts its timeout anew until then."""
+
+    outputs = ("n",)
+
+    def prepare(self, context: TopologyContext) -> None:
+        self.held: list[tuple[float, Tuple]] = []
+
+    def execute(self, tup: Tuple) -> None:
+        self.held.append((CLOCK[0].now(), tup))
+
+    def tick(self) -> None:
+        held, self.held = self.held, []
+        for since, tup in held:
+            if CLOCK[0].now() - since >= 5.0:
+                self.ack(tup)
+            else:
+                self.reset_timeout(tup)
+                self.held.append((since, tup))
+
+
+CLOCK: list[Clock] = []
+
+
+def bench_of(builder: TopologyBuilder, place: dict[str, int], workers: int = 2) -> Bench:
+    topology = builder.create_topology()
+    names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
+    return Bench(topology, workers, place=[place.get(name, 0) for name in names])
+
+
+def test_rows_of_a_slow_source_arrive_one_by_one() -> None:
+    builder = TopologyBuilder("slow")
+    builder.set_spout("fitful", Fitful(10))
+    builder.set_bolt("sink", Sink()).shuffle_grouping("fitful")
+    bench = Bench(builder.create_topology(), 1)
+    for number in range(1, 11):
+        for _ in range(102):
+            bench.round()
+        assert bench.total("sink", "executed") in (number - 1, number)
+    bench.run(lambda: bench.total("fitful", "acked") == 10, 200)
+
+
+@pytest.mark.parametrize("spout", [ReliableNumbers, AsyncNumbers, BlockingNumbers])
+def test_rows_wait_for_a_worker_that_is_away_and_are_no_dead_letters(spout: type[ReliableNumbers]) -> None:
+    config: dict[str, object] = {
+        "topology.message.timeout.secs": 1,
+        "topology.executor.receive.buffer.size": 10,
+        "topology.max.spout.pending": 50,
+    }
+    builder = TopologyBuilder("away", config=config)
+    builder.set_spout("numbers", spout(400))
+    builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
+    bench = bench_of(builder, {"sink": 1})
+    for _ in range(20):
+        bench.round()
+    bench.kill(bench.slots[1])
+    for _ in range(8000):
+        bench.round()
+    bench.start(bench.slots[1])
+    bench.run_drained()
+    assert bench.total("numbers", "dead_letters") == 0
+    assert bench.total("numbers", "acked") == 400
+    assert bench.total("numbers", "replayed") <= 100
+
+
+class Threaded(Bench):
+    """Calls of blocking components run on threads."""
+
+    def start(self, slot: Slot) -> Worker:
+        self.alive[slot] = Worker(
+            self.topology.plan, self.assignment, slot, incarnation=1001,
+            network=self.hub.network(self.assignment.address(slot)), load=self.topology.load,
+            custom=self.topology.custom_grouping, seed=1, clock=self.clock, positions=None, virtual=False,
+        )  # fmt: skip
+        return self.alive[slot]
+
+
+def test_a_pause_does_not_wait_for_a_source() -> None:
+    builder = TopologyBuilder("waits")
+    builder.set_spout("waits", Waits())
+    builder.set_bolt("sink", Sink()).shuffle_grouping("waits")
+    bench = Threaded(builder.create_topology(), 1)
+    try:
+        for _ in range(3):
+            bench.round()
+        assert IN_CALL.wait(10)
+        bench.apply(bench.place, Status.INACTIVE)
+        assert not TOLD.is_set()
+    finally:
+        GO.set()
+    assert TOLD.wait(10)
+    (spout,) = bench.instances("waits")
+    assert spout.told[-1] == "deactivate"  # type: ignore[attr-defined]
+    bench.alive[bench.slots[0]].sides.close()
+
+
+def test_a_tick_waits_while_its_bolt_is_held_back() -> None:
+    config: dict[str, object] = {"topology.executor.receive.buffer.size": 10, "topology.tick.tuple.freq.secs": 0.1}
+    builder = TopologyBuilder("ticks", config=config)
+    builder.set_spout("numbers", ReliableNumbers(0))
+    builder.set_bolt("talkative", Talkative()).shuffle_grouping("numbers")
+    builder.set_bolt("sink", Sink()).shuffle_grouping("talkative")
+    bench = bench_of(builder, {"sink": 1})
+    for _ in range(50):
+        bench.round()
+    bench.kill(bench.slots[1])
+    for _ in range(2000):
+        bench.round()
+    (worker,) = bench.alive.values()
+    assert max(len(target.overflow) for target in worker.wiring.targets.values()) <= 100
+    bench.start(bench.slots[1])
+    bench.run(lambda: bench.total("sink", "executed") >= 500, 5000)
+
+
+def test_one_tick_of_a_bolt_is_under_way_at_a_time() -> None:
+    builder = TopologyBuilder("ticks", config={"topology.tick.tuple.freq.secs": 0.1})
+    builder.set_spout("numbers", ReliableNumbers(0))
+    builder.set_bolt("slow", SlowTick()).shuffle_grouping("numbers")
+    bench = Bench(builder.create_topology(), 1)
+    for _ in range(3000):
+        bench.round()
+    assert SlowTick.most == 1
+
+
+@pytest.mark.parametrize("ackers", [None, 1])
+@pytest.mark.parametrize("place", [(0, 0, 0), (0, 1, 0), (0, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 2)])
+def test_a_timeout_is_started_anew_wherever_the_acker_is(ackers: int | None, place: tuple[int, int, int]) -> None:
+    config: dict[str, object] = {"topology.acker.executors": ackers, "topology.message.timeout.secs": 1}
+    builder = TopologyBuilder("holds", config=config)
+    builder.set_spout("numbers", ReliableNumbers(5))
+    builder.set_bolt("pass", Pass()).shuffle_grouping("numbers")
+    ticks = {"topology.tick.tuple.freq.secs": 0.2}
+    builder.set_bolt("holds", Holds(), config=ticks).shuffle_grouping("pass")
+    bench = bench_of(builder, dict(zip(("numbers", "holds", "__acker"), place, strict=True)), 3)
+    CLOCK[:] = [bench.clock]
+    bench.run_drained(8000)
+    assert bench.total("numbers", "acked") == 5
+    assert bench.total("numbers", "timed_out") == 0
