@@ -299,7 +299,12 @@ class Wiring:
         runner = self.runners.pop(task, None)
         if runner is not None:
             runner.leave()
-        return self.tasks.pop(task, None)
+        made = self.tasks.pop(task, None)
+        for out in made.outputs.values() if made is not None else ():
+            for route in out.routes:
+                if route.chooser in route.edge.choosers:
+                    route.edge.choosers.remove(route.chooser)
+        return made
 
     def place(self, outbox_of: Callable[[int], Outbox | None], moved: frozenset[int], local: frozenset[int]) -> None:
         """Point the targets of `moved` tasks to where they run now, then renew what edges watch."""

@@ -169,3 +169,17 @@ def test_a_paused_topology_emits_nothing() -> None:
     for _ in range(50):
         bench.round()
     assert bench.total("numbers", "emitted") == emitted
+
+
+def test_a_worker_keeps_nothing_of_tasks_that_left() -> None:
+    bench = Bench(line(1_000_000, "shuffle", {}), 2)
+    there, back = bench.place, [1 - at for at in bench.place]
+    for number in range(6):
+        bench.apply(back if number % 2 == 0 else there)
+        for _ in range(20):
+            bench.round()
+    for worker in bench.alive.values():
+        tasks = [made.component for made in worker.wiring.tasks.values()]
+        for edges in worker.wiring.edges.values():
+            for edge, _ in edges:
+                assert len(edge.choosers) <= tasks.count(edge.source)
