@@ -133,7 +133,7 @@ class WorkerProcess:
         keys = Keys.load(self.keys) if self.keys else None
         self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys)
         self.line.watched_by(self.network)
-        self.lookout = Lookout(self.home.parent, keys, plan.name, assignment.topology_id, self.network.wake)
+        self.lookout = Lookout(self.home.parent, keys, plan.name, self.slot, self.network.wake)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
@@ -240,9 +240,9 @@ class WorkerProcess:
             if not self._still_wanted():
                 self.stop_wanted = True
             self._look_at_lease(now)
-            self.lookout.look(now, self.heard)
+            self.lookout.look(now, self.heard, self.worker.assignment)
         if self.lookout.unwanted and self.stop_at > now:
-            logger.info("the topology was killed while no supervisor was there: the worker ends")
+            logger.info("%s while no supervisor was there: the worker ends", self.lookout.unwanted)
             self.stop_wanted = True
             self.stop_at = now
         if self.stop_wanted and self.stop_at == float("inf"):
