@@ -131,7 +131,8 @@ class WorkerProcess:
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
         keys = Keys.load(self.keys) if self.keys else None
-        self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys)
+        self.host = assignment.hosts[self.slot.supervisor]
+        self.network = ZmqNetwork(self.host, self.port, keys)
         self.line.watched_by(self.network)
         self.lookout = Lookout(self.home.parent, keys, plan.name, self.slot, self.network.wake)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -264,10 +265,7 @@ class WorkerProcess:
     def _obey(self, message: object, now: float) -> None:
         self.answered |= isinstance(message, Assign | Stop)
         if isinstance(message, Assign):
-            self.worker.apply(message.assignment, now)
-            if not message.assignment.on(self.slot):
-                self.stop_wanted = True
-            self.beat_at = now
+            self._take_assignment(message.assignment, now)
         elif isinstance(message, Gone):
             self.worker.peer_gone(message.slot, message.incarnation, now, message.age_s)
         elif isinstance(message, AskStacks):
@@ -276,6 +274,20 @@ class WorkerProcess:
             self.stop_wanted = True
             if not message.drain:
                 self.stop_at = now
+
+    def _take_assignment(self, assignment: Assignment, now: float) -> None:
+        """Apply it, or end when it gives this host another address: a worker cannot move its socket to that."""
+        self.beat_at = now
+        host = assignment.hosts.get(self.slot.supervisor, "") or self.host
+        if host != self.host and assignment.on(self.slot):
+            if self.stop_at > now:
+                logger.warning("this host is now %s, the worker listens on %s: it ends", host, self.host)
+            self.stop_wanted = True
+            self.stop_at = now
+            return
+        self.worker.apply(assignment, now)
+        if not assignment.on(self.slot):
+            self.stop_wanted = True
 
     def _still_wanted(self) -> bool:
         """False once the supervisor has taken the topology away, even if nobody is left to say so."""
