@@ -219,6 +219,42 @@ def open_bundle(data: bytes, directory: Path) -> None:
         raise _refused(f"{type(error).__name__}: {error}") from None
 
 
+def is_opened(bundle: Path, directory: Path) -> bool:
+    """Whether all that `bundle` holds lies in `directory`, no file shorter than it was, as a power cut leaves them."""
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            return (directory / CODE).is_dir() and not _lost(archive.infolist(), directory)
+    except (OSError, *MALFORMED):
+        return False
+
+
+def open_again(data: bytes, directory: Path) -> None:
+    """Put back what was lost of an opened bundle, and leave the rest alone. Raises as open_bundle does."""
+    _check_directory(data)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in _lost(_checked(archive), directory):
+                (directory / entry.filename).unlink(missing_ok=True)
+                _extract(archive, entry, directory)
+    except InvalidTopology:
+        raise
+    except MALFORMED as error:
+        raise _refused(f"{type(error).__name__}: {error}") from None
+    (directory / CODE).mkdir(0o700, exist_ok=True)
+
+
+def _lost(entries: list[zipfile.ZipInfo], directory: Path) -> list[zipfile.ZipInfo]:
+    """Those of which there is no file, or a shorter one."""
+    return [entry for entry in entries if _size(directory / entry.filename) < entry.file_size]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
 def _check_directory(data: bytes) -> None:
     """The central directory must be plain and small before zipfile makes objects of it. Raises InvalidTopology."""
     if len(data) < END.size or data[-END.size :][:4] != b"PK\x05\x06":

@@ -45,7 +45,7 @@ class Lookout:
         self._ask_at = 0.0
 
     def look(self, now: float, heard: bool, assignment: Assignment) -> None:
-        """Call it now and then. `heard`: a supervisor takes what this worker says; `assignment`: the one it works by."""
+        """Call it now and then. `heard`: a supervisor takes what this worker says; it works by `assignment`."""
         if heard or self._ask_at == 0.0:
             self._ask_at = now + SILENT_S
         elif now >= self._ask_at and not self._asking:
