@@ -30,6 +30,7 @@ from rainband.messaging import frames
 from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
 from rainband.messaging.keys import Keys, key_file
 from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.portions import ERRORS_BYTES_MAX, Turns, share_positions
 from rainband.messaging.rpc import RpcClient
 from rainband.messaging.sockets import check_exposure
 from rainband.records import Assignment, Heartbeat, HeartbeatReply, Progress
@@ -103,6 +104,7 @@ class Supervisor:
         self.stacks_wanted: dict[str, dict[str, str]] = {}
         self.obituaries: list[Obituary] = []
         self.dead: dict[int, tuple[str, Gone, float]] = {}
+        self.turns: Turns[tuple[int, int]] = Turns()
         self.keys = keys
         self.network: ZmqNetwork | None = None
         self.heartbeat_at = self.look_at = self.clock.now()
@@ -319,7 +321,8 @@ class Supervisor:
         self.uplink.report(self._heartbeat())
 
     def _heartbeat(self, *, stopping: bool = False) -> Heartbeat:
-        beats = [beat for station in self.stations.values() if (beat := station.report()) is not None]
+        share = ERRORS_BYTES_MAX // max(1, len(self.stations))
+        beats = [beat for station in self.stations.values() if (beat := station.report(share)) is not None]
         memory = self.disk.memory
         stacks, self.stacks_wanted = self.stacks_wanted, {}
         for station in self.stations.values():
@@ -329,7 +332,7 @@ class Supervisor:
             host=self.host,
             incarnation=self.incarnation,
             ports=tuple(port for port, s in self.stations.items() if s.slot.state is not State.BLOCKED),
-            workers=tuple(beats),
+            workers=tuple(share_positions(beats, self.turns)),
             known={name: (a.epoch, a.version) for name, a in memory.assignments.items()},
             python=platform.python_version(),
             packages=self.packages,

@@ -35,6 +35,7 @@ from rainband.groupings.specs import CustomGrouping
 from rainband.messaging.control import NEVER_RAN_CODE, AskStacks, Assign, Beat, Gone, Hello, StacksText, Stop
 from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.portions import first_errors
 from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
 from rainband.topology import imports
@@ -58,6 +59,7 @@ FOLLOWING_BEATS = 3  # as soon as those at work: that all is done takes more tha
 SERVE_S = 0.01
 DRAIN_S = 1.0
 ANSWER_S = 2.0
+ERRORS_KEPT_MAX = 100
 SYSTEM = "__system"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -359,14 +361,15 @@ class WorkerProcess:
         self.guard.look(self.worker.wiring.tasks.values())
         for line in self.slow_calls.look(self.worker.wiring.tasks.values()):
             logger.warning(line)
-        errors = self.errors + beat.errors
-        self.errors = ()
+        waiting = self.errors + beat.errors
+        errors, later = first_errors(waiting)
+        self.errors = later[-ERRORS_KEPT_MAX:]
         if self.log.dropped:
             beat.counters["log_bytes_dropped"] = self.log.dropped
         beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
         self.heard = self.line.send(Beat(beat))
         if not self.heard:
-            self.errors = errors[-100:]
+            self.errors = waiting[-ERRORS_KEPT_MAX:]
 
     def _crash(self, assignment: Assignment, error: BaseException) -> None:
         """Tell of an error outside every task: user code that cannot be imported, or a fault of our own."""
