@@ -123,8 +123,9 @@ def localize(topologies: Path, topology_id: str, call: Call) -> None:
     home = home_of(topologies, topology_id)
     known = _plan_in(home)
     if known is not None:
-        if not is_opened(home / BUNDLE, home):
-            _put_back(home, known, call)
+        opened_ns = (home / PLAN).stat().st_mtime_ns
+        if not is_opened(home / BUNDLE, home, opened_ns):
+            _put_back(home, known, opened_ns, call)
         return
     answer = call(GetTopology(topology_id))
     if not isinstance(answer, TopologySummary) or not answer.plan:
@@ -155,7 +156,7 @@ def give(topologies: Path, digest: str, call: Call) -> None:
             return
 
 
-def _put_back(home: Path, plan: Plan, call: Call) -> None:
+def _put_back(home: Path, plan: Plan, opened_ns: int, call: Call) -> None:
     """Open the bundle once more where files are missing or too short; Nimbus is asked only for want of the bundle."""
     log.warning("files of %s are missing or cut short, as after a power cut: they are put back", home.name)
     data = b""
@@ -164,7 +165,7 @@ def _put_back(home: Path, plan: Plan, call: Call) -> None:
     if hashlib.sha256(data).hexdigest() != plan.bundle:
         data = fetch(plan.bundle, call)
         write_file(home / BUNDLE, data)
-    open_again(data, home)
+    open_again(data, home, opened_ns)
 
 
 def _is_of(home: Path, digest: str) -> bool:

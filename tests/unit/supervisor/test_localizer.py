@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import stat
 import threading
@@ -78,6 +79,13 @@ def nobody(request: Request) -> Response:
     raise AssertionError(request)
 
 
+def cut(path: Path) -> None:
+    """As a power cut leaves a file: empty, and as old as it was."""
+    times = path.stat()
+    path.write_bytes(b"")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 @pytest.mark.parametrize("damage", ["empty", "missing", "no code"])
 def test_what_a_power_cut_took_is_opened_again_from_the_bundle_that_is_here(tmp_path: Path, damage: str) -> None:
     localize(tmp_path, "t-1", nimbus())
@@ -88,7 +96,7 @@ def test_what_a_power_cut_took_is_opened_again_from_the_bundle_that_is_here(tmp_
     (home / "positions.sqlite").write_bytes(b"how far it has come")
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     if damage == "empty":
-        lost.write_bytes(b"")
+        cut(lost)
     elif damage == "missing":
         lost.unlink()
     else:
@@ -100,12 +108,22 @@ def test_what_a_power_cut_took_is_opened_again_from_the_bundle_that_is_here(tmp_
     assert stat.S_IMODE(lost.stat().st_mode) == 0o600
 
 
+def test_what_its_user_shortened_is_left_alone(tmp_path: Path) -> None:
+    localize(tmp_path, "t-1", nimbus())
+    (changed, *_others) = (tmp_path / "t-1" / "components").iterdir()
+    changed.write_bytes(b"short")
+    plan = (tmp_path / "t-1" / "plan.msgpack").stat()
+    os.utime(changed, ns=(plan.st_atime_ns, plan.st_mtime_ns + 1))
+    localize(tmp_path, "t-1", nobody)
+    assert changed.read_bytes() == b"short"
+
+
 @pytest.mark.parametrize("kept", [b"", BUNDLE[:-1]])
 def test_a_bundle_that_a_power_cut_took_as_well_comes_from_nimbus(tmp_path: Path, kept: bytes) -> None:
     localize(tmp_path, "t-1", nimbus())
     (lost, *_others) = (tmp_path / "t-1" / "components").iterdir()
     was = lost.read_bytes()
-    lost.write_bytes(b"")
+    cut(lost)
     (tmp_path / "t-1" / "bundle.zip").write_bytes(kept)
     localize(tmp_path, "t-1", nimbus())
     assert (lost.read_bytes(), (tmp_path / "t-1" / "bundle.zip").read_bytes()) == (was, BUNDLE)
