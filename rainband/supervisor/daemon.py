@@ -41,6 +41,7 @@ from rainband.supervisor.localizer import Localizer
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.slot import Limits, State
 from rainband.supervisor.station import Station
+from rainband.supervisor.upkeep import Upkeep
 from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink, patience_s
 from rainband.topology import home
 from rainband.topology.secrets import check_directory
@@ -106,6 +107,7 @@ class Supervisor:
         self.dead: dict[int, tuple[str, Gone, float]] = {}
         self.turns: Turns[tuple[int, int]] = Turns()
         self.keys = keys
+        self.upkeep = Upkeep(disk, self._introduce)
         self.network: ZmqNetwork | None = None
         self.heartbeat_at = self.look_at = self.clock.now()
         self.nimbus_trouble = ""
@@ -192,7 +194,7 @@ class Supervisor:
         self.disk.sweep()
         for port in self.stations:
             self.control.admit(port, memory.token)
-        home.write_control(self.disk.topologies, self.control.address, memory.token)
+        self._introduce()
         self._adopt(now)
         memory.ports = tuple(self.stations)
         for station in self.stations.values():
@@ -201,6 +203,13 @@ class Supervisor:
         self._assign(now)
         self.remember()
         logger.info("supervisor %s: slots %s, state in %s", memory.supervisor, _words(self.stations), self.disk.state)
+
+    def _introduce(self) -> None:
+        """Say beside the homes where this supervisor listens, and whom workers may ask without it."""
+        topologies, memory = self.disk.topologies, self.disk.memory
+        home.write_control(topologies, self.control.address, memory.token)
+        if memory.cluster_id and not (topologies / home.NIMBUS).exists():
+            home.write_nimbus(topologies, memory.cluster_id, self.seeds)
 
     def _adopt(self, now: float) -> None:
         """Take over the workers of an earlier supervisor, also those it had no time to write down; kill strays."""
@@ -280,9 +289,7 @@ class Supervisor:
         needed = set(self.disk.memory.assignments)
         for station in self.stations.values():
             needed |= {name for name in (station.slot.topology, station.slot.wanted) if name is not None}
-        for topology_id in self.disk.homes():
-            if topology_id not in needed:
-                self.disk.remove_home(topology_id)
+        self.upkeep.look(needed)
         if self.network is not None:
             assignments = self.disk.memory.assignments.values()
             self.network.tend({reader for assignment in assignments for reader in self._peers_elsewhere(assignment)})

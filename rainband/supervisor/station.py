@@ -210,8 +210,11 @@ class Station:
         home, log = disk.home(topology), disk.log(topology, self.port)
         if not localized(disk.topologies, topology):
             return slot.StartFailed(f"{home} is not complete")
-        if not self._clear_port():
-            return slot.PortTaken(ports.describe_holder(self.port))
+        try:
+            if not self._clear_port():
+                return slot.PortTaken(ports.describe_holder(self.port))
+        except OSError as error:
+            return slot.StartFailed(f"{error.strerror or error} ({error.filename or home})")
         if not self.shop.leased() and is_exclusive(home):
             return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
         name = SlotName(disk.memory.supervisor, self.port)
