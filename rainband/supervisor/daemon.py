@@ -107,7 +107,7 @@ class Supervisor:
         self.dead: dict[int, tuple[str, Gone, float]] = {}
         self.turns: Turns[tuple[int, int]] = Turns()
         self.keys = keys
-        self.upkeep = Upkeep(disk, self._introduce)
+        self.upkeep = Upkeep(disk, self._introduce, 60.0 * config["logviewer.cleanup.age.mins"])
         self.network: ZmqNetwork | None = None
         self.heartbeat_at = self.look_at = self.clock.now()
         self.nimbus_trouble = ""
@@ -289,7 +289,7 @@ class Supervisor:
         needed = set(self.disk.memory.assignments)
         for station in self.stations.values():
             needed |= {name for name in (station.slot.topology, station.slot.wanted) if name is not None}
-        self.upkeep.look(needed)
+        self.upkeep.look(needed, now, self.wall())
         if self.network is not None:
             assignments = self.disk.memory.assignments.values()
             self.network.tend({reader for assignment in assignments for reader in self._peers_elsewhere(assignment)})
