@@ -147,6 +147,8 @@ def _daemon_options() -> Iterator[Option]:
     yield _seconds("supervisor.worker.timeout.secs", 30.0, "a worker stuck for longer is restarted", DAEMON)
     yield _seconds("supervisor.worker.start.timeout.secs", 120.0, "a worker must answer by then", DAEMON)
     yield _seconds("supervisor.worker.shutdown.sleep.secs", 3.0, "from asking a worker to stop to killing it", DAEMON)
+    kept = "logs of a topology that is gone from a host are deleted there after that long"
+    yield Option("logviewer.cleanup.age.mins", "float", 10080.0, kept, DAEMON, "minutes", 0, LONGEST_S / 60)
     reports = "how often a worker reports; while it works, five times as often"
     yield _seconds("worker.heartbeat.frequency.secs", 1.0, reports, DAEMON)
 

@@ -56,7 +56,7 @@ STARTS_PROCESSES = {
 PURE = (
     "acker/ledger.py", "errors.py", "records.py",
     "groupings/choosers.py", "groupings/hashing.py", "groupings/specs.py",
-    "messaging/frames.py", "messaging/link.py", "messaging/links.py", "messaging/values.py",
+    "messaging/frames.py", "messaging/link.py", "messaging/links.py", "messaging/portions.py", "messaging/values.py",
     "nimbus/lifecycle.py", "nimbus/liveness.py", "nimbus/rest.py", "nimbus/scheduler.py",
     "supervisor/orders.py", "supervisor/pulse.py", "supervisor/slot.py",
     "topology/order.py", "topology/plan.py", "topology/streams.py", "topology/tuples.py", "topology/validate.py",

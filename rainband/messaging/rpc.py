@@ -13,6 +13,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 import zmq
@@ -186,6 +187,9 @@ class RpcClient:
             raise UsageError(f"a request of {len(payload)} bytes is larger than {MESSAGE_BYTES_MAX}")
         with self._lock:
             until = self._clock.now() + min(self.timeout_s, wait_s)
+            for seed in self.seeds:
+                if seed not in self._out:
+                    self._connect(seed)
             address = self._reach(until)[0]
             asked: set[str] = set()
             while True:
@@ -249,11 +253,15 @@ class RpcClient:
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _connect(self, address: str) -> None:
+        """Raises UsageError for what is no address, ClusterUnavailable when the system has no socket to give."""
         where = endpoint(*split_address(address))
-        socket = make(
-            self._context, zmq.DEALER, self.keys,
-            server=False, high_water=MESSAGES_QUEUED_MAX, bytes_max=MESSAGE_BYTES_MAX,
-        )
+        try:
+            socket = make(
+                self._context, zmq.DEALER, self.keys,
+                server=False, high_water=MESSAGES_QUEUED_MAX, bytes_max=MESSAGE_BYTES_MAX,
+            )
+        except zmq.ZMQError as error:
+            raise ClusterUnavailable(f"cannot connect to {address}: {error.strerror}") from None
         try:
             socket.connect(where)
         except zmq.ZMQError as error:
@@ -348,7 +356,8 @@ class RpcClient:
         self._out.pop(address).close()
         at = len(self.seeds) - 1
         if address in self.seeds:
-            self._connect(address)
+            with suppress(ClusterUnavailable):
+                self._connect(address)
             at = self.seeds.index(address)
         if self.leader == address:
             self.leader = self.seeds[(at + 1) % len(self.seeds)]
@@ -360,9 +369,10 @@ class RpcClient:
         where = ", ".join(self.seeds)
         listening = [seed for seed in self.seeds if _listens(seed)]
         for seed in listening:
-            shut_out = refusal(self._context, seed, self.keys)
-            if shut_out is not None:
-                return shut_out
+            with suppress(zmq.ZMQError):
+                shut_out = refusal(self._context, seed, self.keys)
+                if shut_out is not None:
+                    return shut_out
         if listening:
             fix = "Check that it is a Nimbus"
             return ClusterUnavailable(f"what listens at {where} does not answer as a Nimbus", fix)

@@ -30,6 +30,7 @@ from rainband.messaging import frames
 from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
 from rainband.messaging.keys import Keys, key_file
 from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.portions import ERRORS_BYTES_MAX, Turns, share_positions
 from rainband.messaging.rpc import RpcClient
 from rainband.messaging.sockets import check_exposure
 from rainband.records import Assignment, Heartbeat, HeartbeatReply, Progress
@@ -40,6 +41,7 @@ from rainband.supervisor.localizer import Localizer
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.slot import Limits, State
 from rainband.supervisor.station import Station
+from rainband.supervisor.upkeep import Upkeep
 from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink, patience_s
 from rainband.topology import home
 from rainband.topology.secrets import check_directory
@@ -103,7 +105,9 @@ class Supervisor:
         self.stacks_wanted: dict[str, dict[str, str]] = {}
         self.obituaries: list[Obituary] = []
         self.dead: dict[int, tuple[str, Gone, float]] = {}
+        self.turns: Turns[tuple[int, int]] = Turns()
         self.keys = keys
+        self.upkeep = Upkeep(disk, self._introduce, 60.0 * config["logviewer.cleanup.age.mins"])
         self.network: ZmqNetwork | None = None
         self.heartbeat_at = self.look_at = self.clock.now()
         self.nimbus_trouble = ""
@@ -190,7 +194,7 @@ class Supervisor:
         self.disk.sweep()
         for port in self.stations:
             self.control.admit(port, memory.token)
-        home.write_control(self.disk.topologies, self.control.address, memory.token)
+        self._introduce()
         self._adopt(now)
         memory.ports = tuple(self.stations)
         for station in self.stations.values():
@@ -199,6 +203,13 @@ class Supervisor:
         self._assign(now)
         self.remember()
         logger.info("supervisor %s: slots %s, state in %s", memory.supervisor, _words(self.stations), self.disk.state)
+
+    def _introduce(self) -> None:
+        """Say beside the homes where this supervisor listens, and whom workers may ask without it."""
+        topologies, memory = self.disk.topologies, self.disk.memory
+        home.write_control(topologies, self.control.address, memory.token)
+        if memory.cluster_id and not (topologies / home.NIMBUS).exists():
+            home.write_nimbus(topologies, memory.cluster_id, self.seeds)
 
     def _adopt(self, now: float) -> None:
         """Take over the workers of an earlier supervisor, also those it had no time to write down; kill strays."""
@@ -278,9 +289,7 @@ class Supervisor:
         needed = set(self.disk.memory.assignments)
         for station in self.stations.values():
             needed |= {name for name in (station.slot.topology, station.slot.wanted) if name is not None}
-        for topology_id in self.disk.homes():
-            if topology_id not in needed:
-                self.disk.remove_home(topology_id)
+        self.upkeep.look(needed, now, self.wall())
         if self.network is not None:
             assignments = self.disk.memory.assignments.values()
             self.network.tend({reader for assignment in assignments for reader in self._peers_elsewhere(assignment)})
@@ -319,7 +328,8 @@ class Supervisor:
         self.uplink.report(self._heartbeat())
 
     def _heartbeat(self, *, stopping: bool = False) -> Heartbeat:
-        beats = [beat for station in self.stations.values() if (beat := station.report()) is not None]
+        share = ERRORS_BYTES_MAX // max(1, len(self.stations))
+        beats = [beat for station in self.stations.values() if (beat := station.report(share)) is not None]
         memory = self.disk.memory
         stacks, self.stacks_wanted = self.stacks_wanted, {}
         for station in self.stations.values():
@@ -329,7 +339,7 @@ class Supervisor:
             host=self.host,
             incarnation=self.incarnation,
             ports=tuple(port for port, s in self.stations.items() if s.slot.state is not State.BLOCKED),
-            workers=tuple(beats),
+            workers=tuple(share_positions(beats, self.turns)),
             known={name: (a.epoch, a.version) for name, a in memory.assignments.items()},
             python=platform.python_version(),
             packages=self.packages,

@@ -25,6 +25,7 @@ from rainband.supervisor.processes import Identity
 from rainband.topology import home
 
 LOCK = "supervisor.lock"
+MEMORY = "supervisor.json"
 
 
 class WorkerRecord(msgspec.Struct, frozen=True):
@@ -67,7 +68,7 @@ class Disk:
         self.memory = self._load(name)
 
     def _load(self, name: str) -> Memory:
-        path = self.state / "supervisor.json"
+        path = self.state / MEMORY
         try:
             memory = msgspec.json.decode(path.read_bytes(), type=Memory)
         except FileNotFoundError:
@@ -81,7 +82,7 @@ class Disk:
 
     def save(self) -> None:
         """Write the memory down. Raises OSError when the disk does not take it; the old memory is then still there."""
-        home.write_file(self.state / "supervisor.json", msgspec.json.encode(self.memory))
+        home.write_file(self.state / MEMORY, msgspec.json.encode(self.memory))
 
     def home(self, topology_id: str) -> Path:
         return home.home_of(self.topologies, topology_id)
@@ -98,16 +99,36 @@ class Disk:
 
     def homes(self) -> list[str]:
         """Topology ids of all homes that are here."""
-        return [entry.name for entry in self.topologies.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        return [entry.name for entry in self.topologies.iterdir() if entry.is_dir() and home.is_id(entry.name)]
+
+    def logs_written(self) -> dict[str, float]:
+        """When (wall time) something was last written into the logs of each topology. Raises OSError."""
+        return {
+            entry.name: max((_written(file) for file in entry.iterdir()), default=0.0)
+            for entry in self.logs.iterdir()
+            if entry.is_dir() and home.is_id(entry.name)
+        }
+
+    def remove_logs(self, topology_id: str) -> None:
+        shutil.rmtree(home.home_of(self.logs, topology_id), ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what an earlier supervisor left half done."""
+        for entry in self.state.glob(f".{MEMORY}.*"):
+            entry.unlink(missing_ok=True)
         for entry in self.topologies.iterdir():
             if entry.name.startswith("."):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # a worker has just moved it
+        return 0.0
 
 
 def take_lock(path: Path, fix: str) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rainband.errors import InvalidTopology, RainbandError, Refused, StoreError, VersionMismatch
 from rainband.records import Download, GetTopology, Piece, Request, Response, TopologySummary, Upload
-from rainband.topology.bundle import open_bundle
+from rainband.topology.bundle import is_opened, open_again, open_bundle
 from rainband.topology.home import BUNDLE, PLAN, home_of, read_plan, write_file
 from rainband.topology.plan import Plan
 
@@ -116,9 +116,16 @@ def localized(topologies: Path, topology_id: str) -> bool:
 
 
 def localize(topologies: Path, topology_id: str, call: Call) -> None:
-    """Make the home of a topology unless it is complete. Raises a RainbandError or OSError; then there is no home."""
+    """Make the home of a topology unless it is complete. Raises a RainbandError or OSError; then there is no home.
+
+    In one that was complete before a power cut, what was not on the disk yet is put back.
+    """
     home = home_of(topologies, topology_id)
-    if _is_whole(home):
+    known = _plan_in(home)
+    if known is not None:
+        opened_ns = (home / PLAN).stat().st_mtime_ns
+        if not is_opened(home / BUNDLE, home, opened_ns):
+            _put_back(home, known, opened_ns, call)
         return
     answer = call(GetTopology(topology_id))
     if not isinstance(answer, TopologySummary) or not answer.plan:
@@ -149,20 +156,30 @@ def give(topologies: Path, digest: str, call: Call) -> None:
             return
 
 
+def _put_back(home: Path, plan: Plan, opened_ns: int, call: Call) -> None:
+    """Open the bundle once more where files are missing or too short; Nimbus is asked only for want of the bundle."""
+    log.warning("files of %s are missing or cut short, as after a power cut: they are put back", home.name)
+    data = b""
+    with contextlib.suppress(OSError):
+        data = (home / BUNDLE).read_bytes()
+    if hashlib.sha256(data).hexdigest() != plan.bundle:
+        data = fetch(plan.bundle, call)
+        write_file(home / BUNDLE, data)
+    open_again(data, home, opened_ns)
+
+
 def _is_of(home: Path, digest: str) -> bool:
     """Whether this is the complete home of a topology with that bundle."""
-    try:
-        plan = read_plan(home)
-    except InvalidTopology:
-        return False
+    plan = _plan_in(home)
     return plan is not None and plan.bundle == digest and (home / BUNDLE).is_file()
 
 
-def _is_whole(home: Path) -> bool:
+def _plan_in(home: Path) -> Plan | None:
+    """The plan of a complete home; None when it is not complete, or its plan damaged."""
     try:
-        return read_plan(home) is not None
+        return read_plan(home)
     except InvalidTopology:
-        return False
+        return None
 
 
 def fetch(digest: str, call: Call) -> bytes:

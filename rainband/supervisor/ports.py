@@ -73,7 +73,7 @@ def _ephemeral_start() -> int:
 
 def holder(port: int) -> Identity | None:
     """The process that listens on the port, where the system tells."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(OSError, psutil.Error):
         for connection in psutil.net_connections("tcp"):
             local = connection.laddr
             if connection.status == psutil.CONN_LISTEN and connection.pid and local and local.port == port:
@@ -86,6 +86,6 @@ def describe_holder(port: int) -> str:
     found = holder(port)
     if found is None:
         return "another process (the system does not say which)"
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(OSError, psutil.Error):
         return f"pid {found.pid} ({psutil.Process(found.pid).name()})"
     return f"pid {found.pid}"

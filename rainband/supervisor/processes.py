@@ -91,14 +91,14 @@ def identify(pid: int) -> Identity | None:
 
 
 def look(identity: Identity, passes: int) -> Sample | None:
-    """CPU use and state of a process beside its progress counter; None when it is gone."""
+    """CPU use and state of a process beside its progress counter; None when it is gone or the system does not say."""
     try:
         process = psutil.Process(identity.pid)
         with process.oneshot():
             times = process.cpu_times()
             stopped = process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
         return Sample(passes, times.user + times.system, stopped)
-    except psutil.Error:
+    except (OSError, psutil.Error):
         return None
 
 
@@ -193,7 +193,13 @@ def _kill_session(leader: Identity) -> None:
     now = identify(leader.pid)
     if now is not None and now != leader:
         return
-    for pid in psutil.pids():
+    try:
+        pids = psutil.pids()
+    except OSError:  # no descriptor is free to list them: its process group at least
+        with contextlib.suppress(OSError):
+            os.killpg(leader.pid, signal.SIGKILL)
+        return
+    for pid in pids:
         with contextlib.suppress(OSError):
             if pid != leader.pid and os.getsid(pid) == leader.pid:
                 os.kill(pid, signal.SIGKILL)
@@ -212,7 +218,12 @@ def start(argv: Sequence[str], *, cwd: Path, log: Path | None, env: Mapping[str,
             start_new_session=True, close_fds=True,
         )  # fmt: skip
     identity = identify(child.pid)
-    return Process(identity or Identity(child.pid, 0, boot_id()), child)
+    try:
+        return Process(identity or Identity(child.pid, 0, boot_id()), child)
+    except OSError:
+        child.kill()
+        child.wait()
+        raise
 
 
 def adopt(identity: Identity) -> Process | None:
@@ -288,7 +299,7 @@ def worker_of(pid: int) -> FoundWorker | None:
     """The worker that has this pid on this machine; None for anything else."""
     try:
         return _as_worker(pid, psutil.Process(pid).cmdline())
-    except psutil.Error:
+    except (OSError, psutil.Error):
         return None
 
 
@@ -314,6 +325,6 @@ def end_group(processes: Sequence[Process], grace_s: float) -> None:
 
 
 def _handle(process: Process) -> psutil.Process | None:
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(OSError, psutil.Error):
         return psutil.Process(process.pid)
     return None

@@ -28,6 +28,7 @@ from rainband.messaging.control import (
     Stop,
     ToWorker,
 )
+from rainband.messaging.portions import ERRORS_BYTES_MAX, first_errors
 from rainband.records import Assignment, ErrorRecord, WorkerBeat, WorkerState
 from rainband.records import Slot as SlotName
 from rainband.supervisor import ports, processes, slot
@@ -41,7 +42,7 @@ from rainband.topology.home import Progress, read_plan, stacks_path
 
 logger = logging.getLogger("rainband.supervisor")
 
-ERRORS_KEPT_MAX = 20  # of up to 10 kB, for each slot: all must fit into one heartbeat
+ERRORS_KEPT_MAX = 20
 LAST_WORDS_BYTES = 4000
 CRASHED_CODES = (1, NEVER_RAN_CODE)
 LAST_BEAT_S = 1.0
@@ -209,8 +210,11 @@ class Station:
         home, log = disk.home(topology), disk.log(topology, self.port)
         if not localized(disk.topologies, topology):
             return slot.StartFailed(f"{home} is not complete")
-        if not self._clear_port():
-            return slot.PortTaken(ports.describe_holder(self.port))
+        try:
+            if not self._clear_port():
+                return slot.PortTaken(ports.describe_holder(self.port))
+        except OSError as error:
+            return slot.StartFailed(f"{error.strerror or error} ({error.filename or home})")
         if not self.shop.leased() and is_exclusive(home):
             return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
         name = SlotName(disk.memory.supervisor, self.port)
@@ -337,7 +341,7 @@ class Station:
             self.unexplained.pop(beat.pid, None)
         if beat.pid != self.slot.pid and beat.state is not WorkerState.CRASHED:
             return
-        last, self.beat = self.beat, msgspec.structs.replace(beat, errors=())
+        last, self.beat = self.beat, with_positions_of(self.beat, msgspec.structs.replace(beat, errors=()))
         self.beats += 1
         self.idle_beats = self.idle_beats + 1 if beat.pending == 0 and beat.in_flight == 0 else 0
         still_news = 0 < self.idle_beats <= IDLE_BEATS_TOLD
@@ -347,11 +351,12 @@ class Station:
 
     # What Nimbus is told
 
-    def report(self) -> WorkerBeat | None:
+    def report(self, errors_bytes_max: int = ERRORS_BYTES_MAX) -> WorkerBeat | None:
         """The worker's last word, or in its place why there is none. None for a slot with nothing to say."""
         current = self.slot
         topology = current.topology or current.wanted
-        self.errors_sent, self.errors = [*self.errors_sent, *self.errors][-ERRORS_KEPT_MAX:], []
+        told, later = first_errors([*self.errors_sent, *self.errors][-ERRORS_KEPT_MAX:], errors_bytes_max)
+        self.errors_sent, self.errors = list(told), list(later)
         if topology is None or current.state is State.STOPPING:
             return None
         beat = self.beat
@@ -407,6 +412,15 @@ def is_exclusive(home: Path) -> bool:
     """Whether the topology may never run in two places at once."""
     plan = read_plan(home)
     return plan is not None and bool(plan.config.get("topology.exclusive", False))
+
+
+def with_positions_of(last: WorkerBeat | None, beat: WorkerBeat) -> WorkerBeat:
+    """`beat`, with what the one before told of tasks that have not left since: not each beat has all positions."""
+    if last is None or last.incarnation != beat.incarnation or not last.positions:
+        return beat
+    here = {count.task for count in beat.tasks}
+    kept = {task: position for task, position in last.positions.items() if task in here}
+    return msgspec.structs.replace(beat, positions={**kept, **beat.positions})
 
 
 def news_in(beat: WorkerBeat) -> tuple[object, ...]:

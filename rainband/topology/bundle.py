@@ -219,6 +219,47 @@ def open_bundle(data: bytes, directory: Path) -> None:
         raise _refused(f"{type(error).__name__}: {error}") from None
 
 
+def is_opened(bundle: Path, directory: Path, at_ns: int) -> bool:
+    """Whether all that `bundle` holds lies in `directory`, no file shorter than it was, as a power cut leaves them.
+
+    `at_ns` is the wall time at which it had been opened: what was shortened later is as its user wants it.
+    """
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            return (directory / CODE).is_dir() and not _lost(archive.infolist(), directory, at_ns)
+    except (OSError, *MALFORMED):
+        return False
+
+
+def open_again(data: bytes, directory: Path, at_ns: int) -> None:
+    """Put back, synced, what `is_opened` misses, and leave the rest alone. Raises as open_bundle does."""
+    _check_directory(data)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in _lost(_checked(archive), directory, at_ns):
+                (directory / entry.filename).unlink(missing_ok=True)
+                _extract(archive, entry, directory, sync=True)
+    except InvalidTopology:
+        raise
+    except MALFORMED as error:
+        raise _refused(f"{type(error).__name__}: {error}") from None
+    (directory / CODE).mkdir(0o700, exist_ok=True)
+
+
+def _lost(entries: list[zipfile.ZipInfo], directory: Path, at_ns: int) -> list[zipfile.ZipInfo]:
+    """Those of which there is no file, or one that is shorter and was not changed since."""
+    lost = []
+    for entry in entries:
+        try:
+            found = (directory / entry.filename).stat()
+        except FileNotFoundError:
+            lost.append(entry)
+            continue
+        if found.st_size < entry.file_size and found.st_mtime_ns <= at_ns:
+            lost.append(entry)
+    return lost
+
+
 def _check_directory(data: bytes) -> None:
     """The central directory must be plain and small before zipfile makes objects of it. Raises InvalidTopology."""
     if len(data) < END.size or data[-END.size :][:4] != b"PK\x05\x06":
@@ -275,7 +316,7 @@ def _problem_of_entry(entry: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, directory: Path) -> None:
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, directory: Path, *, sync: bool = False) -> None:
     path = directory / entry.filename
     path.parent.mkdir(0o700, parents=True, exist_ok=True)
     left = entry.file_size
@@ -286,6 +327,9 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, directory: Path) 
             if left < 0:
                 raise _refused(f"entry {entry.filename!r:.120} is longer than it says")
             file.write(piece)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     if left:
         raise _refused(f"entry {entry.filename!r:.120} is shorter than it says")
 

@@ -43,9 +43,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _COUNTER = struct.Struct("<QQ")
 
 
+def is_id(name: str) -> bool:
+    """Whether a topology could have this id: it is a plain name."""
+    return _ID.fullmatch(name) is not None
+
+
 def home_of(topologies: Path, topology_id: str) -> Path:
     """The home of a topology. Raises Refused for an id that is no plain name."""
-    if not _ID.fullmatch(topology_id):
+    if not is_id(topology_id):
         raise Refused(f"a topology id cannot be {topology_id[:80]!r}")
     return topologies / topology_id
 

@@ -52,7 +52,7 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
         edges=edge_counts(worker, now),
         links=link_counts(worker),
         errors=worker.errors.take(),
-        positions=dict(worker.life.reached),
+        positions=worker.life.turns.take(worker.life.reached),
         counters=counters,
     )
 

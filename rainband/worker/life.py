@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from rainband.errors import ValueRefused
+from rainband.messaging.portions import Turns
 from rainband.messaging.values import decode_rows, encode_rows
 from rainband.worker.sides import Sides
 from rainband.worker.tasks import OnError
@@ -28,7 +29,7 @@ class Life:
     """`active` says whether the spouts run; `report` records what user code raises.
 
     `placed` is the placement number of each local task and `handed` the positions that came with the assignment;
-    `reached` is where each ReliableSpout stands, for the next heartbeat.
+    `reached` is where each ReliableSpout stands, for the next heartbeat in which it has a turn.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Life:
         self.placed: dict[int, int] = {}
         self.handed: dict[int, bytes] = {}
         self.reached: dict[int, bytes] = {}
+        self.turns: Turns[int] = Turns()
 
     def start(self, tasks: Iterable[LocalTask]) -> bool:
         """Prepare the bolts, then open the spouts; false at the first raise."""

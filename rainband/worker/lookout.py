@@ -1,7 +1,8 @@
 """Whether this worker is still wanted, asked of Nimbus itself while no supervisor is there to say so.
 
-A worker outlives its supervisor, and its topology may be killed meanwhile. Only a Nimbus of this very cluster that
-leads is believed, and only when it says that the topology is gone: all else, silence too, means to work on.
+A worker outlives its supervisor; its topology may be killed meanwhile, or placed elsewhere. Only a Nimbus of this very
+cluster that leads is believed, and only when it says that the topology is gone, or gives an assignment newer than the
+worker's without its slot: all else, silence too, means to work on.
 """
 
 from __future__ import annotations
@@ -13,29 +14,38 @@ from pathlib import Path
 from rainband.errors import RainbandError, TopologyNotFound
 from rainband.messaging.keys import Keys
 from rainband.messaging.rpc import RpcClient
-from rainband.records import ClusterSummary, GetCluster, GetTopology, Request, Response, TopologySummary
+from rainband.records import (
+    Assignment,
+    ClusterSummary,
+    GetCluster,
+    GetTopology,
+    Request,
+    Response,
+    Slot,
+    TopologySummary,
+)
 from rainband.topology.home import read_nimbus
 
 SILENT_S = 5.0
+KILLED = "the topology was killed"
+MOVED = "what ran here was placed elsewhere"
 
 
 class Lookout:
-    """`unwanted` once Nimbus has said that the topology is gone. Asks on a thread, for an answer takes its time."""
+    """`unwanted` says why once Nimbus has said so, '' before. Asks on a thread, for an answer takes its time."""
 
-    def __init__(
-        self, topologies: Path, keys: Keys | None, name: str, topology_id: str, wake: Callable[[], None]
-    ) -> None:
-        self.unwanted = False
+    def __init__(self, topologies: Path, keys: Keys | None, name: str, slot: Slot, wake: Callable[[], None]) -> None:
+        self.unwanted = ""
         self._topologies = topologies
         self._keys = keys
         self._name = name
-        self._topology_id = topology_id
+        self._slot = slot
         self._wake = wake
         self._asking = False
         self._ask_at = 0.0
 
-    def look(self, now: float, heard: bool) -> None:
-        """Call it now and then. `heard`: a supervisor takes what this worker says."""
+    def look(self, now: float, heard: bool, assignment: Assignment) -> None:
+        """Call it now and then. `heard`: a supervisor takes what this worker says; it works by `assignment`."""
         if heard or self._ask_at == 0.0:
             self._ask_at = now + SILENT_S
         elif now >= self._ask_at and not self._asking:
@@ -43,13 +53,13 @@ class Lookout:
             known = read_nimbus(self._topologies)
             if known is not None:
                 self._asking = True
-                threading.Thread(target=self._ask, args=known, name="lookout", daemon=True).start()
+                threading.Thread(target=self._ask, args=(*known, assignment), name="lookout", daemon=True).start()
 
-    def _ask(self, cluster_id: str, seeds: tuple[str, ...]) -> None:
+    def _ask(self, cluster_id: str, seeds: tuple[str, ...], assignment: Assignment) -> None:
         try:
             client = RpcClient(seeds, keys=self._keys)
             try:
-                self.unwanted = is_gone(client.call, cluster_id, self._name, self._topology_id)
+                self.unwanted = why_unwanted(client.call, cluster_id, self._name, self._slot, assignment)
             finally:
                 client.close()
         except RainbandError:
@@ -59,13 +69,22 @@ class Lookout:
             self._wake()
 
 
-def is_gone(call: Callable[[Request], Response], cluster_id: str, name: str, topology_id: str) -> bool:
-    """Whether a Nimbus of that cluster knows no such topology any more. Raises what `call` raises."""
+def why_unwanted(
+    call: Callable[[Request], Response], cluster_id: str, name: str, slot: Slot, assignment: Assignment
+) -> str:
+    """Why a Nimbus of that cluster does not want the worker on `slot` any more, or ''. Raises what `call` raises."""
     cluster = call(GetCluster())
     if not isinstance(cluster, ClusterSummary) or cluster.cluster_id != cluster_id:
-        return False
+        return ""
     try:
         found = call(GetTopology(name))
     except TopologyNotFound:
-        return True
-    return isinstance(found, TopologySummary) and found.topology_id != topology_id
+        return KILLED
+    if not isinstance(found, TopologySummary):
+        return ""
+    if found.topology_id != assignment.topology_id:
+        return KILLED
+    newest = found.assignment
+    if newest is None or (newest.epoch, newest.version) <= (assignment.epoch, assignment.version):
+        return ""
+    return "" if newest.on(slot) else MOVED

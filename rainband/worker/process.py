@@ -35,6 +35,7 @@ from rainband.groupings.specs import CustomGrouping
 from rainband.messaging.control import NEVER_RAN_CODE, AskStacks, Assign, Beat, Gone, Hello, StacksText, Stop
 from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
+from rainband.messaging.portions import first_errors
 from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
 from rainband.topology import imports
@@ -58,6 +59,7 @@ FOLLOWING_BEATS = 3  # as soon as those at work: that all is done takes more tha
 SERVE_S = 0.01
 DRAIN_S = 1.0
 ANSWER_S = 2.0
+ERRORS_KEPT_MAX = 100
 SYSTEM = "__system"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -131,9 +133,10 @@ class WorkerProcess:
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
         keys = Keys.load(self.keys) if self.keys else None
-        self.network = ZmqNetwork(assignment.hosts[self.slot.supervisor], self.port, keys)
+        self.host = assignment.hosts[self.slot.supervisor]
+        self.network = ZmqNetwork(self.host, self.port, keys)
         self.line.watched_by(self.network)
-        self.lookout = Lookout(self.home.parent, keys, plan.name, assignment.topology_id, self.network.wake)
+        self.lookout = Lookout(self.home.parent, keys, plan.name, self.slot, self.network.wake)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
@@ -240,9 +243,9 @@ class WorkerProcess:
             if not self._still_wanted():
                 self.stop_wanted = True
             self._look_at_lease(now)
-            self.lookout.look(now, self.heard)
+            self.lookout.look(now, self.heard, self.worker.assignment)
         if self.lookout.unwanted and self.stop_at > now:
-            logger.info("the topology was killed while no supervisor was there: the worker ends")
+            logger.info("%s while no supervisor was there: the worker ends", self.lookout.unwanted)
             self.stop_wanted = True
             self.stop_at = now
         if self.stop_wanted and self.stop_at == float("inf"):
@@ -264,10 +267,7 @@ class WorkerProcess:
     def _obey(self, message: object, now: float) -> None:
         self.answered |= isinstance(message, Assign | Stop)
         if isinstance(message, Assign):
-            self.worker.apply(message.assignment, now)
-            if not message.assignment.on(self.slot):
-                self.stop_wanted = True
-            self.beat_at = now
+            self._take_assignment(message.assignment, now)
         elif isinstance(message, Gone):
             self.worker.peer_gone(message.slot, message.incarnation, now, message.age_s)
         elif isinstance(message, AskStacks):
@@ -276,6 +276,20 @@ class WorkerProcess:
             self.stop_wanted = True
             if not message.drain:
                 self.stop_at = now
+
+    def _take_assignment(self, assignment: Assignment, now: float) -> None:
+        """Apply it, or end when it gives this host another address: a worker cannot move its socket to that."""
+        self.beat_at = now
+        host = assignment.hosts.get(self.slot.supervisor, "") or self.host
+        if host != self.host and assignment.on(self.slot):
+            if self.stop_at > now:
+                logger.warning("this host is now %s, the worker listens on %s: it ends", host, self.host)
+            self.stop_wanted = True
+            self.stop_at = now
+            return
+        self.worker.apply(assignment, now)
+        if not assignment.on(self.slot):
+            self.stop_wanted = True
 
     def _still_wanted(self) -> bool:
         """False once the supervisor has taken the topology away, even if nobody is left to say so."""
@@ -347,14 +361,15 @@ class WorkerProcess:
         self.guard.look(self.worker.wiring.tasks.values())
         for line in self.slow_calls.look(self.worker.wiring.tasks.values()):
             logger.warning(line)
-        errors = self.errors + beat.errors
-        self.errors = ()
+        waiting = self.errors + beat.errors
+        errors, later = first_errors(waiting)
+        self.errors = later[-ERRORS_KEPT_MAX:]
         if self.log.dropped:
             beat.counters["log_bytes_dropped"] = self.log.dropped
         beat = msgspec.structs.replace(beat, errors=errors, rss_bytes=_rss_bytes(), compiled=self.compiled)
         self.heard = self.line.send(Beat(beat))
         if not self.heard:
-            self.errors = errors[-100:]
+            self.errors = waiting[-ERRORS_KEPT_MAX:]
 
     def _crash(self, assignment: Assignment, error: BaseException) -> None:
         """Tell of an error outside every task: user code that cannot be imported, or a fault of our own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
@@ -340,6 +341,28 @@ def test_keys_keep_others_out_and_many_strangers_do_not_slow_us(
     for stranger in strangers:
         stranger.close()
     assert len(nimbus.requests) == 50
+
+
+def test_a_client_that_had_no_free_descriptor_connects_again(
+    start: Callable[..., Nimbus], connect: Callable[..., RpcClient]
+) -> None:
+    silent: list[bool] = [True]
+    nimbus = start(lambda request: None if silent else Done())
+    client = connect(nimbus.address)
+    client.timeout_s = 0.3
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(ClusterUnavailable, match="did not answer in time"):
+        client.call(ListTopologies())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for _ in range(3):
+            with pytest.raises(ClusterUnavailable):
+                client.call(ListTopologies())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    silent.clear()
+    client.timeout_s = 5.0
+    assert client.call(ListTopologies()) == Done()
 
 
 def test_a_key_for_one_that_has_none_is_told(

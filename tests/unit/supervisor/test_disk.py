@@ -74,12 +74,17 @@ def test_no_topology_id_leads_elsewhere(tmp_path: Path, name: str) -> None:
 def test_removed_homes_leave_nothing(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     (disk.home("t-1") / "code").mkdir(parents=True)
+    (disk.topologies / "no id").mkdir()
     assert disk.homes() == ["t-1"]
+    (disk.topologies / "no id").rmdir()
     disk.remove_home("t-1")
     disk.remove_home("t-2")
     (disk.topologies / ".t-3.partial").mkdir()
+    (tmp_path / ".supervisor.json.4711").write_text("{")
+    disk.save()
     disk.sweep()
     assert list(disk.topologies.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "supervisor.json", LOCK, "topologies"]
     disk.close()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +65,6 @@ def test_a_topology_arrives(tmp_path: Path) -> None:
 
 def test_what_is_here_is_not_asked_for(tmp_path: Path) -> None:
     localize(tmp_path, "t-1", nimbus())
-
-    def nobody(request: Request) -> Response:
-        raise AssertionError(request)
-
     localize(tmp_path, "t-1", nobody)
 
 
@@ -74,6 +73,60 @@ def test_a_damaged_plan_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "t-1" / "plan.msgpack").write_bytes(b"\xc1")
     localize(tmp_path, "t-1", nimbus())
     assert read_plan(tmp_path / "t-1") == PLAN
+
+
+def nobody(request: Request) -> Response:
+    raise AssertionError(request)
+
+
+def cut(path: Path) -> None:
+    """As a power cut leaves a file: empty, and as old as it was."""
+    times = path.stat()
+    path.write_bytes(b"")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", ["empty", "missing", "no code"])
+def test_what_a_power_cut_took_is_opened_again_from_the_bundle_that_is_here(tmp_path: Path, damage: str) -> None:
+    localize(tmp_path, "t-1", nimbus())
+    home = tmp_path / "t-1"
+    lost, *others = sorted((home / "components").iterdir())
+    was = lost.read_bytes()
+    others[0].write_bytes(others[0].read_bytes() + b"as its user left it")
+    (home / "positions.sqlite").write_bytes(b"how far it has come")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    if damage == "empty":
+        cut(lost)
+    elif damage == "missing":
+        lost.unlink()
+    else:
+        shutil.rmtree(home / "code")
+    localize(tmp_path, "t-1", nobody)
+    assert lost.read_bytes() == was
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert (home / "code").is_dir()
+    assert stat.S_IMODE(lost.stat().st_mode) == 0o600
+
+
+def test_what_its_user_shortened_is_left_alone(tmp_path: Path) -> None:
+    localize(tmp_path, "t-1", nimbus())
+    (changed, *_others) = (tmp_path / "t-1" / "components").iterdir()
+    changed.write_bytes(b"short")
+    plan = (tmp_path / "t-1" / "plan.msgpack").stat()
+    os.utime(changed, ns=(plan.st_atime_ns, plan.st_mtime_ns + 1))
+    localize(tmp_path, "t-1", nobody)
+    assert changed.read_bytes() == b"short"
+
+
+@pytest.mark.parametrize("kept", [b"", BUNDLE[:-1]])
+def test_a_bundle_that_a_power_cut_took_as_well_comes_from_nimbus(tmp_path: Path, kept: bytes) -> None:
+    localize(tmp_path, "t-1", nimbus())
+    (lost, *_others) = (tmp_path / "t-1" / "components").iterdir()
+    was = lost.read_bytes()
+    cut(lost)
+    (tmp_path / "t-1" / "bundle.zip").write_bytes(kept)
+    localize(tmp_path, "t-1", nimbus())
+    assert (lost.read_bytes(), (tmp_path / "t-1" / "bundle.zip").read_bytes()) == (was, BUNDLE)
 
 
 def test_large_blobs_come_in_pieces() -> None:

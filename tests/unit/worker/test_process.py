@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -13,13 +15,14 @@ from kit.clusters import word_count
 from rainband.clock import SystemClock
 from rainband.cluster.positions import PositionStore
 from rainband.errors import NotAllowed, StoreError, UsageError
-from rainband.messaging.control import AskStacks, ControlServer, Hello, StacksText
+from rainband.messaging.control import AskStacks, Assign, ControlServer, Hello, StacksText
 from rainband.records import Assignment, Executor, Placement, Slot, Status
 from rainband.supervisor.processes import worker_command
 from rainband.topology.home import write_control
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile
 from rainband.worker.process import Arguments, Positions, WorkerProcess, stacks
+from rainband.worker.worker import Worker
 
 TOKEN = "0123456789abcdef"
 HELLO = Hello(6700, 7, 4711, "t-1")
@@ -111,6 +114,25 @@ def test_each_supervisor_is_greeted_first(tmp_path: Path) -> None:
         assert received == [AskStacks()]
         server.close()
     line.close()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "applied", "stop_at"),
+    [
+        ({"one": "127.0.0.1", "two": "127.0.0.9"}, True, float("inf")),
+        ({"one": "127.0.0.2", "two": "127.0.0.9"}, False, 5.0),
+    ],
+)
+def test_a_worker_whose_host_has_another_address_ends(
+    tmp_path: Path, hosts: dict[str, str], applied: bool, stop_at: float
+) -> None:
+    placements = tuple(Placement(Executor("count", n, n), Slot(name, 6700), 1) for n, name in enumerate(hosts, 1))
+    process = WorkerProcess(Arguments(tmp_path, Slot("one", 6700), tmp_path / "log"), LogFile(tmp_path / "log"))
+    process.host = "127.0.0.1"
+    taken: list[Assignment] = []
+    process.worker = cast(Worker, SimpleNamespace(apply=lambda assignment, now: taken.append(assignment)))
+    process._obey(Assign(Assignment("t-1", 2, Status.ACTIVE, placements, hosts)), 5.0)
+    assert (bool(taken), process.stop_wanted, process.stop_at) == (applied, not applied, stop_at)
 
 
 def test_an_exposed_address_needs_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
