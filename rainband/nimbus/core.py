@@ -12,13 +12,14 @@ from functools import partial
 import msgspec
 
 from rainband.cluster.blobs import Blobs
-from rainband.cluster.store import Change, Put, Store
+from rainband.cluster.store import EPOCH_MAX, Change, Put, Store
 from rainband.config import DEFAULTS, Config
 from rainband.errors import RainbandError, Refused, TopologyExists
 from rainband.nimbus import admission, lifecycle, views
+from rainband.nimbus.assigning import announced, scheduled
 from rainband.nimbus.lifecycle import Action, Event
 from rainband.nimbus.liveness import Liveness
-from rainband.nimbus.roster import Roster
+from rainband.nimbus.roster import Roster, check_cluster
 from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries
 from rainband.nimbus.scheduler import Schedule, place
 from rainband.nimbus.shelf import Shelf
@@ -26,7 +27,6 @@ from rainband.nimbus.stacks import StackDesk
 from rainband.nimbus.statistics import COMPONENT_ERRORS_MAX, Tally
 from rainband.records import (
     Activate,
-    Assignment,
     Deactivate,
     Done,
     Download,
@@ -41,7 +41,6 @@ from rainband.records import (
     HeartbeatReply,
     Kill,
     ListTopologies,
-    Placement,
     Rebalance,
     Request,
     Response,
@@ -65,6 +64,7 @@ class Nimbus:
     """The leader. Takes the lead of `store` at once; raises StoreError when that cannot be read or written.
 
     `require_bundle=False`: workers have the code, as in-process ones do. `errors_max` are kept of each component.
+    `above` is an epoch that supervisors have heard of.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Nimbus:
         address: str = "in process",
         require_bundle: bool = True,
         errors_max: int = COMPONENT_ERRORS_MAX,
+        above: int = 0,
     ) -> None:
         self.config = Config.layer(config)
         self.address = address
@@ -84,7 +85,7 @@ class Nimbus:
         self._store = store
         self._shelf = Shelf(blobs, self.config["nimbus.upload.expiry.secs"], now)
         self._require_bundle = require_bundle
-        self.epoch = store.lead()
+        self.epoch = store.lead(above)
         values = store.read_all().values
         self._entries, self.damaged = read_entries(values)
         self._counter = read_counter(values, self._entries)
@@ -253,7 +254,7 @@ class Nimbus:
     def _set_status(self, entry: Entry, event: Event) -> Response:
         status, _ = lifecycle.step(entry.name, entry.row.status, entry.row.resume, event)
         row = msgspec.structs.replace(entry.row, status=status, resume=status)
-        self._write(entry, self._announced(replace(entry, row=row)))
+        self._write(entry, announced(replace(entry, row=row), self.epoch))
         return Done(entry.topology_id)
 
     def _begin_wait(self, entry: Entry, event: Event, wait_s: float, now: float) -> None:
@@ -264,7 +265,7 @@ class Nimbus:
         if old.assignment is None:
             wait_s = 0.0
         row = msgspec.structs.replace(entry.row, status=status, remaining_s=wait_s, moving=False)
-        self._write(old, self._announced(replace(entry, row=row)))
+        self._write(old, announced(replace(entry, row=row), self.epoch))
         self._due[entry.topology_id] = now + wait_s
         self._heard_since[entry.topology_id] = {}
         if wait_s == 0.0:
@@ -279,7 +280,7 @@ class Nimbus:
         if row.moving:
             status, _ = lifecycle.step(row.name, row.status, row.resume, Event.MOVED)
             row = msgspec.structs.replace(row, status=status, remaining_s=None, moving=False)
-            self._write(entry, self._announced(replace(entry, row=row)))
+            self._write(entry, announced(replace(entry, row=row), self.epoch))
             return
         status, action = lifecycle.step(row.name, row.status, row.resume, Event.ELAPSED)
         if action is Action.REMOVE:
@@ -300,7 +301,7 @@ class Nimbus:
             self._due[entry.topology_id] = now + PLACE_AGAIN_S
             self._missing[entry.topology_id] = schedule.missing
             return
-        self._write(entry, self._announced(self._scheduled(new, schedule)))
+        self._write(entry, announced(self._scheduled(new, schedule), self.epoch))
         if wait_s is not None:
             self._due[entry.topology_id] = now + wait_s
         self._missing[entry.topology_id] = schedule.missing
@@ -327,33 +328,7 @@ class Nimbus:
         return self._roster.usable(entry, taken)
 
     def _scheduled(self, entry: Entry, schedule: Schedule) -> Entry:
-        """With the schedule as its assignment. Without any slot what was stays; a first one wants all its slots."""
-        old = entry.assignment
-        if not schedule.slots or (old is None and schedule.missing):
-            return entry
-        version = old.version + 1 if old is not None else 1
-        before = {p.executor: p for p in old.placements} if old is not None else {}
-        placements = tuple(
-            known
-            if (known := before.get(executor)) is not None and known.slot == slot
-            else Placement(executor, slot, version)
-            for executor, slot in schedule.slots.items()
-        )
-        hosts, keys = self._roster.addresses(schedule.slots.values(), old)
-        if old is not None and (old.placements, old.hosts, old.keys) == (placements, hosts, keys):
-            return entry
-        status = entry.row.status
-        reached = {**(old.positions if old is not None else {}), **self._reached.get(entry.topology_id, {})}
-        assignment = Assignment(entry.topology_id, version, status, placements, hosts, self.epoch, keys, reached)
-        return replace(entry, assignment=assignment)
-
-    def _announced(self, entry: Entry) -> Entry:
-        """With an assignment that tells the workers the status."""
-        old = entry.assignment
-        if old is None or old.status == entry.row.status:
-            return entry
-        new = msgspec.structs.replace(old, status=entry.row.status, version=old.version + 1, epoch=self.epoch)
-        return replace(entry, assignment=new)
+        return scheduled(entry, schedule, self._roster, self._reached.get(entry.topology_id, {}), self.epoch)
 
     def _write(self, old: Entry | None, new: Entry | None, *also: Change) -> None:
         """Make a decision last, then believe it. Raises StoreError; then nothing was decided."""
@@ -404,13 +379,17 @@ class Nimbus:
 
     # Heartbeats.
 
+    def outdone_by(self, beat: Heartbeat) -> int:
+        """The epoch of another leader of this cluster that a supervisor obeys instead of this one; 0: there is none.
+
+        One with our own epoch is another too when its supervisor was never answered here.
+        """
+        cluster_id, epoch = beat.leader
+        ours = self.epoch + 1 if self._roster.knows(beat.supervisor) else self.epoch
+        return epoch if cluster_id == self._store.cluster_id and ours <= epoch <= EPOCH_MAX else 0
+
     def _heartbeat(self, beat: Heartbeat, now: float, wall: float) -> Response:
-        if beat.cluster_id not in ("", self._store.cluster_id):
-            raise Refused(
-                f"cluster id mismatch: {beat.supervisor[:80]} runs workers of {beat.cluster_id[:80]}, "
-                f"this Nimbus belongs to {self._store.cluster_id}",
-                "Bring back that Nimbus's state, or stop the workers before the supervisor joins",
-            )
+        check_cluster(beat, self._store.cluster_id, self.epoch)
         restarted = self._roster.hear(beat, now)
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from rainband.cluster.store import EPOCH_MAX
 from rainband.errors import Refused
 from rainband.nimbus.admission import fits
 from rainband.nimbus.liveness import Liveness
@@ -56,6 +57,9 @@ class Roster:
             revived = self.liveness.hear(name, now)
             self.changed |= revived or before is None or offer(before) != offer(beat)
         return restarted
+
+    def knows(self, name: str) -> bool:
+        return name in self._newest
 
     def expire(self, now: float) -> list[str]:
         """Those that just died of silence; the long dead are forgotten."""
@@ -138,6 +142,22 @@ class Roster:
                 heard_s=now - self._last[name],
             )
             for name, beat in sorted(self._newest.items())
+        )
+
+
+def check_cluster(beat: Heartbeat, cluster_id: str, epoch: int) -> None:
+    """Raises Refused when the supervisor belongs to another cluster, or has heard of a leader that cannot be."""
+    if beat.cluster_id not in ("", cluster_id):
+        raise Refused(
+            f"cluster id mismatch: {beat.supervisor[:80]} runs workers of {beat.cluster_id[:80]}, "
+            f"this Nimbus belongs to {cluster_id}",
+            "Bring back that Nimbus's state, or stop the workers before the supervisor joins",
+        )
+    heard_at, heard = beat.leader
+    if heard_at == cluster_id and heard > max(epoch, EPOCH_MAX):
+        raise Refused(
+            f"supervisor {beat.supervisor[:80]} has heard of epoch {heard}, more than there can be",
+            "Stop it and its workers, and move its state directory away",
         )
 
 

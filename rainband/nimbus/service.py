@@ -105,6 +105,7 @@ class Service:
         self.address = server.address
         self._nimbus: Nimbus | None = None
         self._standing = Standing(False)
+        self._above = 0
         self._shelf = Shelf(opened.blobs, config["nimbus.upload.expiry.secs"], clock.now())
         self._peers: dict[str, bytes] = {}
         self._held: list[Held] = []
@@ -196,7 +197,8 @@ class Service:
         """Take the lead: a new epoch, and what is stored."""
         opened = self._opened
         try:
-            self._nimbus = Nimbus(opened.store, opened.blobs, self.config.plain(), now, address=self.address)
+            settings = self.config.plain()
+            self._nimbus = Nimbus(opened.store, opened.blobs, settings, now, address=self.address, above=self._above)
         except ClusterUnavailable as error:
             log.error("elected, but cannot lead: %s", error)
             opened.election.resign()
@@ -214,6 +216,15 @@ class Service:
         held, self._held = self._held, []
         for one in held:
             self._server.reply(one.peer, one.request_id, self._not_leader())
+
+    def _make_way(self, beat: Heartbeat, now: float) -> None:
+        """Lead anew, above the epoch a supervisor has heard of: the state is from a copy, or somebody else leads."""
+        epoch = self._nimbus.outdone_by(beat) if self._nimbus is not None else 0
+        if epoch:
+            self._above = max(self._above, epoch)
+            self._opened.election.resign()
+            self._step_down(f"supervisor {beat.supervisor[:80]!r} has heard of epoch {epoch}")
+            self._look_who_leads(now)
 
     def _not_leader(self) -> Failure:
         standing = self._standing
@@ -242,6 +253,8 @@ class Service:
             if isinstance(request, (Upload, Download)) and request.here:
                 return self._shelf.take(request, now) if isinstance(request, Upload) else self._shelf.give(request, now)
             self._look_who_leads(now)
+            if isinstance(request, Heartbeat):
+                self._make_way(request, now)
             if self._nimbus is None:
                 return self._not_leader()
             response = self._nimbus.handle(request, now, self.clock.wall())

@@ -337,6 +337,7 @@ class Supervisor:
             stopping=stopping,
             stacks=stacks,
             cluster_id=memory.cluster_id if memory.assignments else "",
+            leader=(memory.cluster_id, memory.epoch),
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:

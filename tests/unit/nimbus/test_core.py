@@ -13,7 +13,7 @@ import pytest
 from kit.clusters import WALL, beat, heartbeat, word_count
 from rainband.cluster.blobs import MemoryBlobs
 from rainband.cluster.memory import MemoryStore
-from rainband.cluster.store import Change
+from rainband.cluster.store import EPOCH_MAX, Change
 from rainband.errors import StoreError
 from rainband.nimbus.core import Nimbus
 from rainband.records import (
@@ -30,6 +30,7 @@ from rainband.records import (
     GetErrors,
     GetStacks,
     GetTopology,
+    Heartbeat,
     HeartbeatReply,
     Kill,
     ListTopologies,
@@ -448,6 +449,35 @@ def test_nothing_of_an_old_epoch_is_written() -> None:
     assignment = look(new).assignment
     assert assignment is not None
     assert (assignment.epoch, assignment.version) == (2, 2)
+
+
+def test_who_has_heard_a_later_leader_says_so() -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    ours = store.cluster_id
+    assert nimbus.outdone_by(heartbeat(leader=(ours, 4))) == 4
+    assert nimbus.outdone_by(heartbeat(leader=("another", 4))) == 0
+    assert nimbus.outdone_by(heartbeat(leader=("", 0))) == 0
+    assert make(store, above=4).epoch == 5
+
+
+def test_a_leader_that_nobody_heard_yet_and_whose_epoch_was_heard_is_not_the_first_of_it() -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    spoken = heartbeat(leader=(store.cluster_id, nimbus.epoch))
+    assert nimbus.outdone_by(spoken) == nimbus.epoch
+    ask(nimbus, heartbeat())
+    assert nimbus.outdone_by(spoken) == 0
+
+
+@pytest.mark.parametrize("epoch", [EPOCH_MAX + 1, 2**63, 2**64 - 1])
+def test_an_epoch_that_cannot_be_is_refused(epoch: int) -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    beat = msgspec.msgpack.decode(msgspec.msgpack.encode(heartbeat(leader=(store.cluster_id, epoch))), type=Heartbeat)
+    assert nimbus.outdone_by(beat) == 0
+    assert f"supervisor a has heard of epoch {epoch}" in refusal(ask(nimbus, beat))
+    assert isinstance(ask(nimbus, heartbeat("b", leader=("another", epoch))), HeartbeatReply)
 
 
 def test_next_deadline_is_the_soonest_thing_to_do() -> None:
