@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
+from rainband.cluster.store import EPOCH_MAX
 from rainband.nimbus.roster import Roster
 from rainband.nimbus.rows import Entry
 from rainband.nimbus.scheduler import Schedule
@@ -43,4 +44,17 @@ def announced(entry: Entry, epoch: int) -> Entry:
     if old is None or old.status == entry.row.status:
         return entry
     new = msgspec.structs.replace(old, status=entry.row.status, version=old.version + 1, epoch=epoch)
+    return replace(entry, assignment=new)
+
+
+def raised(entry: Entry, known: tuple[int, int], epoch: int) -> Entry:
+    """With the same assignment above the (epoch, version) that a supervisor has, if that was ever above ours.
+
+    So it is after the store was brought back from a copy. What a later leader wrote is not ours to outdo.
+    """
+    old = entry.assignment
+    heard_epoch, heard = known
+    if old is None or known <= (old.epoch, old.version) or heard_epoch > epoch or heard >= EPOCH_MAX:
+        return entry
+    new = msgspec.structs.replace(old, version=max(old.version, heard) + 1, epoch=epoch)
     return replace(entry, assignment=new)

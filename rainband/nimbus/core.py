@@ -16,7 +16,7 @@ from rainband.cluster.store import EPOCH_MAX, Change, Put, Store
 from rainband.config import DEFAULTS, Config
 from rainband.errors import RainbandError, Refused, TopologyExists
 from rainband.nimbus import admission, lifecycle, views
-from rainband.nimbus.assigning import announced, scheduled
+from rainband.nimbus.assigning import announced, raised, scheduled
 from rainband.nimbus.lifecycle import Action, Event
 from rainband.nimbus.liveness import Liveness
 from rainband.nimbus.roster import Roster, check_cluster
@@ -391,6 +391,7 @@ class Nimbus:
     def _heartbeat(self, beat: Heartbeat, now: float, wall: float) -> Response:
         check_cluster(beat, self._store.cluster_id, self.epoch)
         restarted = self._roster.hear(beat, now)
+        self._raise_known(beat)
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:
                 self._hear_workers(beat, entry, restarted, now)
@@ -406,6 +407,14 @@ class Nimbus:
         )
         lacking = self._lacking(beat.supervisor, wanted.values(), now)
         return HeartbeatReply(changed, tuple(wanted), self.epoch, self._store.cluster_id, lacking)
+
+    def _raise_known(self, beat: Heartbeat) -> None:
+        """Write anew what a supervisor has in a later version than is stored here: it would not take ours."""
+        for topology_id, known in beat.known.items():
+            entry = self._entries.get(topology_id)
+            new = raised(entry, known, self.epoch) if entry is not None else None
+            if new is not entry:
+                self._attempt(topology_id, partial(self._write, entry, new))
 
     def _lacking(self, supervisor: str, entries: Iterable[Entry], now: float) -> tuple[str, ...]:
         """Bundles that are not here, of topologies whose supervisors have them: each is asked when its turn comes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -478,6 +478,40 @@ def test_an_epoch_that_cannot_be_is_refused(epoch: int) -> None:
     assert nimbus.outdone_by(beat) == 0
     assert f"supervisor a has heard of epoch {epoch}" in refusal(ask(nimbus, beat))
     assert isinstance(ask(nimbus, heartbeat("b", leader=("another", epoch))), HeartbeatReply)
+
+
+def restored(tell: Callable[[Nimbus], object]) -> tuple[Nimbus, str, tuple[int, int]]:
+    """A Nimbus on a copy of its store from before `tell`; the topology, and the version its supervisor has come to."""
+    store = MemoryStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    copy = MemoryStore(store.cluster_id)
+    copy._values, copy._epoch = dict(store._values), store._epoch
+    tell(nimbus)
+    assignment = look(nimbus).assignment
+    assert assignment is not None
+    return make(copy), topology_id, (assignment.epoch, assignment.version)
+
+
+def test_a_restored_assignment_is_written_anew_above_what_the_supervisor_knows() -> None:
+    nimbus, topology_id, known = restored(lambda nimbus: ask(nimbus, Deactivate("wc")))
+    assert known == (1, 2)
+    answer = ask(nimbus, heartbeat(known={topology_id: known}))
+    assert isinstance(answer, HeartbeatReply)
+    assert [(a.epoch, a.version, a.status) for a in answer.assignments] == [(2, 3, Status.ACTIVE)]
+    again = ask(nimbus, heartbeat(known={topology_id: (2, 3)}))
+    assert isinstance(again, HeartbeatReply)
+    assert again.assignments == ()
+
+
+def test_what_a_supervisor_knows_of_later_leaders_or_impossible_versions_moves_nothing() -> None:
+    nimbus, topology_id, _ = restored(lambda nimbus: None)
+    for known in ((3, 9), (1, EPOCH_MAX), (1, 2**64 - 1)):
+        ask(nimbus, heartbeat(known={topology_id: known, "nothing": known}))
+        assignment = look(nimbus).assignment
+        assert assignment is not None
+        assert (assignment.epoch, assignment.version) == (1, 1)
 
 
 def test_next_deadline_is_the_soonest_thing_to_do() -> None:
