@@ -145,6 +145,12 @@ class NotLeader(Refused):
         self.leader = leader
 
 
+class SupervisorReplaced(Refused):
+    """Nimbus, to a supervisor: another one has its name. Give each a state directory and an id of its own."""
+
+    code = "supervisor_replaced"
+
+
 class StateLocked(Refused):
     """Another Nimbus holds the state directory; the message names its pid and host."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rainband.cluster.store import EPOCH_MAX
-from rainband.errors import Refused
+from rainband.errors import Refused, SupervisorReplaced
 from rainband.nimbus.admission import fits
 from rainband.nimbus.liveness import Liveness
 from rainband.nimbus.rows import Entry
@@ -19,6 +19,8 @@ SUPERVISORS_MAX = 10_000
 PORTS_MAX = 10_000
 REMEMBER_DEAD_S = 3600.0
 AVOID_S = 600.0
+REPLACED_MAX = 4
+REPLACED_SHARE = 0.5
 
 
 class Roster:
@@ -31,11 +33,13 @@ class Roster:
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._avoided: dict[Slot, float] = {}
+        self._replaced: dict[str, tuple[int, ...]] = {}
 
     def hear(self, beat: Heartbeat, now: float) -> bool:
         """Take a heartbeat; True for the first one of a supervisor's process.
 
-        Raises Refused when it makes no sense, or there are too many supervisors.
+        Raises Refused when it makes no sense, or there are too many supervisors; SupervisorReplaced when it comes from
+        a process in whose place another one speaks.
         """
         name = beat.supervisor
         if not is_name(name):
@@ -46,6 +50,8 @@ class Roster:
             raise Refused(f"{SUPERVISORS_MAX} supervisors are alive already")
         before = self._newest.get(name)
         restarted = before is None or before.incarnation != beat.incarnation
+        if before is not None and restarted:
+            self._replace(before, beat, now)
         if restarted:
             self._first[name] = now
             self._avoided = {slot: since for slot, since in self._avoided.items() if slot.supervisor != name}
@@ -57,6 +63,20 @@ class Roster:
             revived = self.liveness.hear(name, now)
             self.changed |= revived or before is None or offer(before) != offer(beat)
         return restarted
+
+    def _replace(self, before: Heartbeat, beat: Heartbeat, now: float) -> None:
+        """A process takes the place of another, unless it was replaced itself by one that was heard a moment ago."""
+        name = beat.supervisor
+        replaced = self._replaced.get(name, ())
+        recent = now < self._last[name] + self.liveness.lease_s * REPLACED_SHARE
+        if beat.incarnation in replaced and recent and self.liveness.alive(name):
+            raise SupervisorReplaced(
+                f"two supervisors are called {name}: the one at {before.host[:80]} has taken the place of "
+                f"the one at {beat.host[:80]}",
+                "Start each with its own state directory and supervisor.id",
+            )
+        others = [one for one in replaced if one != beat.incarnation]
+        self._replaced[name] = (*others, before.incarnation)[-REPLACED_MAX:]
 
     def knows(self, name: str) -> bool:
         return name in self._newest
@@ -75,7 +95,7 @@ class Roster:
         return dead
 
     def _forget(self, name: str) -> None:
-        for known in (self._newest, self._first, self._last):
+        for known in (self._newest, self._first, self._last, self._replaced):
             known.pop(name, None)
 
     def _forget_one(self) -> bool:

@@ -13,9 +13,16 @@ from functools import partial
 from rainband.clock import Clock, SystemClock
 from rainband.cluster.election import Standing
 from rainband.config import Config
-from rainband.errors import ClusterUnavailable, InvalidTopology, NotCopied, RainbandError, StoreError
+from rainband.errors import (
+    ClusterUnavailable,
+    InvalidTopology,
+    NotCopied,
+    RainbandError,
+    StoreError,
+    SupervisorReplaced,
+)
 from rainband.messaging.keys import cluster_keys
-from rainband.messaging.rpc import RpcServer, record_of
+from rainband.messaging.rpc import RpcServer, failure, record_of
 from rainband.nimbus import journal
 from rainband.nimbus.copies import PIECE_BYTES, Copied, Copies, Fetched, Named
 from rainband.nimbus.core import Nimbus
@@ -106,6 +113,7 @@ class Service:
         self._nimbus: Nimbus | None = None
         self._standing = Standing(False)
         self._above = 0
+        self._refused: dict[str, int] = {}
         self._shelf = Shelf(opened.blobs, config["nimbus.upload.expiry.secs"], clock.now())
         self._peers: dict[str, bytes] = {}
         self._held: list[Held] = []
@@ -275,6 +283,11 @@ class Service:
         return response
 
     def _log(self, request: Request, response: Response, nimbus: Nimbus, now: float) -> None:
+        if isinstance(request, Heartbeat) and isinstance(response, Failure):
+            told = self._refused.get(request.supervisor) == request.incarnation
+            if response.code == SupervisorReplaced.code and not told:
+                self._refused[request.supervisor] = request.incarnation
+                log.warning("%s", failure(response))
         if isinstance(request, Submit | Kill | Rebalance | Activate | Deactivate):
             after = nimbus.handle(GetTopology(request.name), now, self.clock.wall())
             if line := journal.line(request, response, after):
