@@ -31,7 +31,10 @@ class Blobs(Protocol):
         """Take one piece; the last one makes the blob visible. Raises StoreError (gap, too large, wrong digest)."""
 
     def read(self, digest: str, offset: int, length: int) -> tuple[bytes, int]:
-        """(up to `length` bytes from `offset`, size of the whole). Raises StoreError when unknown or corrupt."""
+        """(up to `length` bytes from `offset`, size of the whole). Raises StoreError when unknown or corrupt.
+
+        A corrupt one is not here any more: it may come again.
+        """
 
     def digests(self) -> set[str]:
         """All whole blobs."""
@@ -131,6 +134,7 @@ class DirectoryBlobs:
                 if digest not in self._checked:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                     if found != digest:
+                        (self.directory / digest).unlink(missing_ok=True)
                         raise StoreError(
                             f"blob {digest} is corrupt: its content has the digest {found}",
                             "Submit the topology again from its source",

@@ -116,6 +116,17 @@ def test_a_flipped_bit_is_found_before_it_is_handed_out(tmp_path: Path) -> None:
         DirectoryBlobs(tmp_path).read(DIGEST, 0, 10)
 
 
+def test_a_corrupt_blob_is_gone_once_it_was_found_and_may_come_again(tmp_path: Path) -> None:
+    add(DirectoryBlobs(tmp_path), DATA)
+    (tmp_path / DIGEST).write_bytes(b"R" + DATA[1:])
+    blobs = DirectoryBlobs(tmp_path)
+    with pytest.raises(StoreError, match="is corrupt"):
+        blobs.read(DIGEST, 0, 0)
+    assert not blobs.has(DIGEST)
+    add(blobs, DATA)
+    assert blobs.read(DIGEST, 0, len(DATA)) == (DATA, len(DATA))
+
+
 def test_a_new_start_keeps_whole_blobs_and_drops_half_ones(tmp_path: Path) -> None:
     first = DirectoryBlobs(tmp_path)
     add(first, DATA)
