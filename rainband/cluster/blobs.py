@@ -6,6 +6,7 @@ or is the whole blob. Reading checks it once more per process before the first p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -43,7 +44,7 @@ class Blobs(Protocol):
         """Forget a blob; fine when it is not there."""
 
     def expire(self, before: float) -> None:
-        """Drop uploads whose last piece came before that monotonic time."""
+        """Drop uploads whose last piece came before that monotonic time. Raises StoreError, once, for what stays."""
 
 
 class MemoryBlobs:
@@ -121,7 +122,8 @@ class DirectoryBlobs:
             if done:
                 self._finish(digest)
         except OSError as error:
-            self._drop(digest)
+            with contextlib.suppress(OSError):
+                self._drop(digest)
             need = f"blob {digest[:12]} needs {offset + len(data)} bytes in {self.directory}"
             raise StoreError(f"{need}: {error.strerror}", explain(error, self.directory)) from error
 
@@ -159,8 +161,14 @@ class DirectoryBlobs:
         self._checked.discard(digest)
 
     def expire(self, before: float) -> None:
+        trouble: OSError | None = None
         for digest in [digest for digest, last in self._last_piece.items() if last < before]:
-            self._drop(digest)
+            try:
+                self._drop(digest)
+            except OSError as error:
+                trouble = error
+        if trouble is not None:
+            raise self._trouble(trouble)
 
     def _trouble(self, error: OSError) -> StoreError:
         return StoreError(f"{self.directory}: {error.strerror}", explain(error, self.directory))

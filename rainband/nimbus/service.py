@@ -319,8 +319,14 @@ class Service:
                 case Fetched(digest=digest, data=data):
                     self._store_fetched(digest, data, now)
                 case Named(digests=digests) if self._nimbus is None:
-                    self._shelf.clean(digests, now)
+                    self._clean(digests, now)
         self._tend_held(now)
+
+    def _clean(self, named: frozenset[str], now: float) -> None:
+        try:
+            self._shelf.clean(named, now)
+        except RainbandError as error:
+            log.error("bundles stay as they are: %s", error)
 
     def _tend_held(self, now: float) -> None:
         """Try again what nobody took; answer those that waited too long, or need not wait any more."""

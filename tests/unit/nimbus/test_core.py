@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from kit.clusters import WALL, beat, heartbeat, word_count
-from rainband.cluster.blobs import MemoryBlobs
+from rainband.cluster.blobs import DirectoryBlobs, MemoryBlobs
 from rainband.cluster.memory import MemoryStore
 from rainband.cluster.store import EPOCH_MAX, Change
 from rainband.errors import StoreError
@@ -173,6 +174,17 @@ def test_bundles_nobody_names_are_forgotten() -> None:
         nimbus.tick(float(now))
     assert not isinstance(ask(nimbus, Download(DIGEST, 0, 1)), Failure)
     assert isinstance(ask(nimbus, Download(other, 0, 1)), Failure)
+
+
+def test_half_an_upload_that_cannot_be_removed_is_told_and_ends_nothing(tmp_path: Path) -> None:
+    nimbus = Nimbus(MemoryStore(), DirectoryBlobs(tmp_path), {}, 0.0)
+    ask(nimbus, Upload(DIGEST, 0, BUNDLE[:3], False))
+    (tmp_path / "incoming" / DIGEST).unlink()
+    (tmp_path / "incoming" / DIGEST).mkdir()
+    nimbus.tick(1000.0)
+    assert str(tmp_path) in nimbus.troubles["bundles"]
+    nimbus.tick(2000.0)
+    assert nimbus.troubles == {}
 
 
 def test_a_name_is_used_once_and_so_is_an_id() -> None:
