@@ -123,6 +123,12 @@ class TopologyNotFound(Refused):
     code = "topology_not_found"
 
 
+class TopologyUnreadable(Refused):
+    """Any command that names a topology whose stored rows are damaged. Mend them, or kill it."""
+
+    code = "topology_unreadable"
+
+
 class NotEnoughSlots(Refused):
     """Fewer free slots than the topology asks for; it stays WAITING until there are enough."""
 

@@ -25,5 +25,6 @@ Invariants
 - A leader that lacks a bundle leads all the same. A store that does not answer stops decisions, never what runs.
 - Delayed actions (the waits of kill and rebalance) are stored with the time they still have and go on after a restart.
 - One bad topology stops neither another one nor Nimbus: a stored row that cannot be read is set aside.
+  What runs of it runs on in its slots, and its name stays in use, until it is mended or killed.
 - Nothing here unpickles or imports user code.
 """

@@ -13,14 +13,14 @@ import msgspec
 
 from rainband.cluster.blobs import Blobs
 from rainband.cluster.store import EPOCH_MAX, Change, Put, Store
-from rainband.config import DEFAULTS, Config
-from rainband.errors import RainbandError, Refused, TopologyExists
+from rainband.config import Config
+from rainband.errors import RainbandError, Refused, TopologyExists, TopologyUnreadable
 from rainband.nimbus import admission, lifecycle, views
 from rainband.nimbus.assigning import announced, raised, scheduled
 from rainband.nimbus.lifecycle import Action, Event
 from rainband.nimbus.liveness import Liveness
 from rainband.nimbus.roster import Roster, check_cluster
-from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries
+from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries, removal, unreadable
 from rainband.nimbus.scheduler import Schedule, place
 from rainband.nimbus.shelf import Shelf
 from rainband.nimbus.stacks import StackDesk
@@ -203,6 +203,8 @@ class Nimbus:
             if request.name in (entry.name, entry.topology_id):
                 fix = f"Kill it first, or submit with another name. It is {entry.shown_status}"
                 raise TopologyExists(f"the name {request.name} is in use", fix)
+        if damaged := unreadable(self.damaged, request.name):
+            raise TopologyExists(f"the name {request.name} is in use", f"Kill it first: {damaged} cannot be read")
         if len(self._entries) >= TOPOLOGIES_MAX:
             raise Refused(f"{TOPOLOGIES_MAX} topologies are there already", "Kill one first")
         plan = admission.admit(request.name, request.plan, request.config)
@@ -224,14 +226,27 @@ class Nimbus:
         return Done(topology_id, f"needs {views.count_slots(wanted)}, {wanted - schedule.missing} free")
 
     def _kill(self, request: Kill, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
-        wait_s = admission.check_wait(request.wait_s, timeout_s(entry))
+        try:
+            entry = self._find(request.name)
+        except TopologyUnreadable:
+            return self._remove(unreadable(self.damaged, request.name))
+        wait_s = admission.check_wait(request.wait_s, admission.timeout_s(entry))
         self._begin_wait(entry, Event.KILL, wait_s, now)
         return Done(entry.topology_id)
 
+    def _find(self, name: str) -> Entry:
+        return views.find(self._entries, self.damaged, name)
+
+    def _remove(self, topology_id: str) -> Done:
+        """Remove one that was set aside: nobody knows how to pause it, so at once."""
+        self._store.write(self.epoch, removal(topology_id))
+        del self.damaged[f"topology/{topology_id}"]
+        self._roster.changed = True
+        return Done(topology_id, "removed at once, for it cannot be read")
+
     def _rebalance(self, request: Rebalance, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
-        wait_s = admission.check_wait(request.wait_s, timeout_s(entry))
+        entry = self._find(request.name)
+        wait_s = admission.check_wait(request.wait_s, admission.timeout_s(entry))
         reshape = admission.check_reshape(entry.plan, request.workers, request.parallelism)
         lifecycle.step(entry.name, entry.row.status, entry.row.resume, Event.REBALANCE)
         wanted = views.wanted(replace(entry, plan=admission.reshaped(entry.plan, reshape)))
@@ -246,10 +261,10 @@ class Nimbus:
         return Done(entry.topology_id)
 
     def _activate(self, request: Activate, now: float, wall: float) -> Response:
-        return self._set_status(views.find(self._entries, request.name), Event.ACTIVATE)
+        return self._set_status(self._find(request.name), Event.ACTIVATE)
 
     def _deactivate(self, request: Deactivate, now: float, wall: float) -> Response:
-        return self._set_status(views.find(self._entries, request.name), Event.DEACTIVATE)
+        return self._set_status(self._find(request.name), Event.DEACTIVATE)
 
     def _set_status(self, entry: Entry, event: Event) -> Response:
         status, _ = lifecycle.step(entry.name, entry.row.status, entry.row.resume, event)
@@ -325,6 +340,8 @@ class Nimbus:
         """Free slots that fit the topology, and its own that are alive."""
         others = [other for other in self._entries.values() if other.topology_id != entry.topology_id]
         taken = {slot for other in others for slot in other.slots}
+        if self.damaged:
+            taken |= self._roster.held({key.partition("/")[2] for key in self.damaged})
         return self._roster.usable(entry, taken)
 
     def _scheduled(self, entry: Entry, schedule: Schedule) -> Entry:
@@ -406,7 +423,8 @@ class Nimbus:
             and beat.known.get(topology_id) != (entry.assignment.epoch, entry.assignment.version)
         )
         lacking = self._lacking(beat.supervisor, wanted.values(), now)
-        return HeartbeatReply(changed, tuple(wanted), self.epoch, self._store.cluster_id, lacking)
+        aside = [i for i in beat.known if f"topology/{i}" in self.damaged]
+        return HeartbeatReply(changed, tuple(sorted([*wanted, *aside])), self.epoch, self._store.cluster_id, lacking)
 
     def _raise_known(self, beat: Heartbeat) -> None:
         """Write anew what a supervisor has in a later version than is stored here: it would not take ours."""
@@ -456,7 +474,7 @@ class Nimbus:
         return Topologies(tuple(self._summary(entry, now, wall) for entry in entries))
 
     def _topology(self, request: GetTopology, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         summary = self._summary(entry, now, wall)
         return msgspec.structs.replace(summary, plan=entry.plan.encode(), assignment=entry.assignment)
 
@@ -471,7 +489,7 @@ class Nimbus:
         )
 
     def _statistics(self, request: GetStatistics, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         return self._tallies[entry.topology_id].statistics(
             entry,
             missing=self._missing.get(entry.topology_id, 0),
@@ -480,13 +498,13 @@ class Nimbus:
         )
 
     def _errors(self, request: GetErrors, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         views.check_component(entry, request.component)
         return Errors(self._tallies[entry.topology_id].errors(request.component))
 
     def _get_stacks(self, request: GetStacks, now: float, wall: float) -> Response:
         """What has come so far; the first question asks the supervisors, so ask again until all workers answered."""
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         return Stacks(self._stacks.ask(entry.topology_id, entry.supervisors, now))
 
     def _cluster(self, request: GetCluster, now: float, wall: float) -> Response:
@@ -499,9 +517,3 @@ class Nimbus:
             cluster_id=self._store.cluster_id,
             state=state,
         )
-
-
-def timeout_s(entry: Entry) -> float:
-    """The topology's message timeout: the default wait of kill and rebalance, whatever else is in its config."""
-    value = entry.plan.config.get("topology.message.timeout.secs")
-    return float(value if isinstance(value, (int, float)) else DEFAULTS["topology.message.timeout.secs"])

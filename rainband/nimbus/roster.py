@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from rainband.cluster.store import EPOCH_MAX
 from rainband.errors import Refused, SupervisorReplaced
@@ -127,6 +127,15 @@ class Roster:
             if slot.supervisor not in self._newest and self.liveness.alive(slot.supervisor):
                 slots.add(slot)
         return slots - taken - self._avoided.keys()
+
+    def held(self, topology_ids: Container[str]) -> set[Slot]:
+        """Slots whose workers are of these topologies, as their supervisors say."""
+        return {
+            Slot(beat.supervisor, worker.port)
+            for beat in self.alive_heartbeats()
+            for worker in beat.workers
+            if worker.topology_id in topology_ids
+        }
 
     def avoid(self, slot: Slot, now: float) -> None:
         """Do not use this slot for a while: nothing comes up there. A restarted supervisor gets another chance."""

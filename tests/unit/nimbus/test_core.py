@@ -417,6 +417,53 @@ def test_a_damaged_row_is_set_aside_and_the_others_run_on(kind: str, damage: byt
     assert submit(survivor, "third").startswith("third-3-")
 
 
+def with_a_damaged_row() -> tuple[Nimbus, str]:
+    """A Nimbus that has just read its store, and the topology it could not read."""
+    store = MemoryStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    store._values[f"topology/{topology_id}"] = b"?"
+    return make(store), topology_id
+
+
+def test_what_runs_of_a_damaged_row_runs_on_and_keeps_its_slot() -> None:
+    nimbus, topology_id = with_a_damaged_row()
+    running = heartbeat("a", beat(topology_id, 6700), known={topology_id: (1, 1)})
+    other = submit(nimbus, "other", workers=2)
+    answer = ask(nimbus, running)
+    assert isinstance(answer, HeartbeatReply)
+    assert answer.wanted == (topology_id,)
+    nimbus.tick(1.0)
+    assert look(nimbus, "other").slots_missing == 1
+    ask(nimbus, heartbeat("b", ports=(6700,)), 2.0)
+    assert look(nimbus, "other").topology_id == other
+    assignment = look(nimbus, "other").assignment
+    assert assignment is not None
+    assert assignment.slots() == [Slot("a", 6701), Slot("b", 6700)]
+    nobody = ask(nimbus, heartbeat("c", ports=()))
+    assert isinstance(nobody, HeartbeatReply)
+    assert nobody.wanted == ()
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_damaged_row_keeps_its_name_until_it_is_killed(by_name: bool) -> None:
+    nimbus, topology_id = with_a_damaged_row()
+    for request in (GetTopology("wc"), Deactivate(topology_id)):
+        assert f"topology_unreadable: what is stored of {topology_id} cannot be read" in refusal(ask(nimbus, request))
+    assert refusal(ask(nimbus, Submit("wc", word_count().encode()))) == "topology_exists: the name wc is in use"
+    answer = ask(nimbus, Kill("wc" if by_name else topology_id))
+    assert isinstance(answer, Done)
+    assert answer.topology_id == topology_id
+    assert nimbus.damaged == {}
+    assert not any(topology_id in key for key in nimbus._store.read_all().values)
+    reply = ask(nimbus, heartbeat("a", known={topology_id: (1, 1)}))
+    assert isinstance(reply, HeartbeatReply)
+    assert reply.wanted == ()
+    assert refusal(ask(nimbus, Kill("wc"))).startswith("topology_not_found")
+    assert submit(nimbus) != topology_id
+
+
 def test_errors_are_kept_once_each_and_filtered() -> None:
     nimbus = make()
     topology_id = submit(nimbus)
