@@ -34,6 +34,7 @@ class Roster:
         self._last: dict[str, float] = {}
         self._avoided: dict[Slot, float] = {}
         self._replaced: dict[str, tuple[int, ...]] = {}
+        self._ever: set[str] = set()
 
     def hear(self, beat: Heartbeat, now: float) -> bool:
         """Take a heartbeat; True for the first one of a supervisor's process.
@@ -57,6 +58,8 @@ class Roster:
             self._avoided = {slot: since for slot, since in self._avoided.items() if slot.supervisor != name}
         self._newest[name] = beat
         self._last[name] = now
+        if len(self._ever) < SUPERVISORS_MAX:
+            self._ever.add(name)
         if beat.stopping:
             self.changed |= self.liveness.stop(name)
         else:
@@ -79,7 +82,8 @@ class Roster:
         self._replaced[name] = (*others, before.incarnation)[-REPLACED_MAX:]
 
     def knows(self, name: str) -> bool:
-        return name in self._newest
+        """Whether it was ever heard here; nobody counts as new once there were very many."""
+        return name in self._ever or len(self._ever) >= SUPERVISORS_MAX
 
     def expire(self, now: float) -> list[str]:
         """Those that just died of silence; the long dead are forgotten."""

@@ -54,6 +54,15 @@ def test_a_late_word_of_a_dead_process_keeps_its_replacement_out_for_half_a_leas
     assert not roster.hear(of(2), 20.0)
 
 
+def test_whoever_was_heard_once_stays_known_when_it_is_forgotten(roster: Roster) -> None:
+    assert not roster.knows("a")
+    roster.hear(of(1), 0.0)
+    roster.expire(10_000.0)
+    roster.expire(10_001.0)
+    assert roster.summaries({}, 10_001.0) == ()
+    assert roster.knows("a")
+
+
 def test_the_place_of_one_that_says_goodbye_is_free(roster: Roster) -> None:
     roster.hear(of(1), 0.0)
     roster.hear(of(2), 1.0)
