@@ -123,6 +123,12 @@ class TopologyNotFound(Refused):
     code = "topology_not_found"
 
 
+class TopologyUnreadable(Refused):
+    """Any command that names a topology whose stored rows are damaged. Mend them, or kill it."""
+
+    code = "topology_unreadable"
+
+
 class NotEnoughSlots(Refused):
     """Fewer free slots than the topology asks for; it stays WAITING until there are enough."""
 
@@ -143,6 +149,12 @@ class NotLeader(Refused):
     def __init__(self, message: str, fix: str = "", leader: str = "") -> None:
         super().__init__(message, fix)
         self.leader = leader
+
+
+class SupervisorReplaced(Refused):
+    """Nimbus, to a supervisor: another one has its name. Give each a state directory and an id of its own."""
+
+    code = "supervisor_replaced"
 
 
 class StateLocked(Refused):

@@ -186,7 +186,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
     """A supervisor and all its workers. `known` maps topology ids to (epoch, assignment version) already applied.
 
     `stacks` answers a Progress(stacks=True): topology id to {"host:port pid N": text}. `cluster_id` is the cluster it
-    works for, '' while it has no work.
+    works for, '' while it has no work. `leader` is the cluster whose leaders it has heard, and their highest epoch.
     """
 
     supervisor: str
@@ -201,6 +201,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
     stopping: bool = False
     stacks: dict[str, dict[str, str]] = {}
     cluster_id: str = ""
+    leader: tuple[str, int] = ("", 0)
 
 
 class HeartbeatReply(Record, frozen=True, tag="heartbeat_reply"):

@@ -6,6 +6,7 @@ or is the whole blob. Reading checks it once more per process before the first p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -31,7 +32,10 @@ class Blobs(Protocol):
         """Take one piece; the last one makes the blob visible. Raises StoreError (gap, too large, wrong digest)."""
 
     def read(self, digest: str, offset: int, length: int) -> tuple[bytes, int]:
-        """(up to `length` bytes from `offset`, size of the whole). Raises StoreError when unknown or corrupt."""
+        """(up to `length` bytes from `offset`, size of the whole). Raises StoreError when unknown or corrupt.
+
+        A corrupt one is not here any more: it may come again.
+        """
 
     def digests(self) -> set[str]:
         """All whole blobs."""
@@ -40,7 +44,7 @@ class Blobs(Protocol):
         """Forget a blob; fine when it is not there."""
 
     def expire(self, before: float) -> None:
-        """Drop uploads whose last piece came before that monotonic time."""
+        """Drop uploads whose last piece came before that monotonic time. Raises StoreError, once, for what stays."""
 
 
 class MemoryBlobs:
@@ -118,7 +122,8 @@ class DirectoryBlobs:
             if done:
                 self._finish(digest)
         except OSError as error:
-            self._drop(digest)
+            with contextlib.suppress(OSError):
+                self._drop(digest)
             need = f"blob {digest[:12]} needs {offset + len(data)} bytes in {self.directory}"
             raise StoreError(f"{need}: {error.strerror}", explain(error, self.directory)) from error
 
@@ -131,6 +136,7 @@ class DirectoryBlobs:
                 if digest not in self._checked:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                     if found != digest:
+                        (self.directory / digest).unlink(missing_ok=True)
                         raise StoreError(
                             f"blob {digest} is corrupt: its content has the digest {found}",
                             "Submit the topology again from its source",
@@ -155,8 +161,14 @@ class DirectoryBlobs:
         self._checked.discard(digest)
 
     def expire(self, before: float) -> None:
+        trouble: OSError | None = None
         for digest in [digest for digest, last in self._last_piece.items() if last < before]:
-            self._drop(digest)
+            try:
+                self._drop(digest)
+            except OSError as error:
+                trouble = error
+        if trouble is not None:
+            raise self._trouble(trouble)
 
     def _trouble(self, error: OSError) -> StoreError:
         return StoreError(f"{self.directory}: {error.strerror}", explain(error, self.directory))

@@ -17,8 +17,8 @@ class MemoryStore:
         self._version = 0
         self._values: dict[str, bytes] = {}
 
-    def lead(self) -> int:
-        self._epoch += 1
+    def lead(self, above: int = 0) -> int:
+        self._epoch = max(self._epoch, above) + 1
         return self._epoch
 
     def read_all(self) -> State:

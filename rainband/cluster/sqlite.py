@@ -43,9 +43,9 @@ class SqliteStore:
             raise
         self._open = True
 
-    def lead(self) -> int:
+    def lead(self, above: int = 0) -> int:
         with self._transaction():
-            self._connection.execute("UPDATE facts SET epoch = epoch + 1")
+            self._connection.execute("UPDATE facts SET epoch = max(epoch, ?) + 1", (above,))
             return self._facts()[0]
 
     def read_all(self) -> State:

@@ -12,6 +12,7 @@ from rainband.errors import StoreError
 KEY = re.compile(r"[a-z_]+(/[A-Za-z0-9][A-Za-z0-9_.-]{0,127})*\Z")
 VALUE_BYTES_MAX = 16 << 20
 CHANGES_MAX = 10_000
+EPOCH_MAX = 1 << 53  # of those that others tell of: there is room above it in every backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Store(Protocol):
     def cluster_id(self) -> str:
         """Drawn when the state was made; hexadecimal."""
 
-    def lead(self) -> int:
-        """Start a new epoch and return it; writes of earlier epochs fail from now on."""
+    def lead(self, above: int = 0) -> int:
+        """Start a new epoch, above `above` too, and return it; writes of earlier epochs fail from now on."""
 
     def read_all(self) -> State:
         """The whole state. Raises StoreError when it cannot be read."""

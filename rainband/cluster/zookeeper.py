@@ -112,12 +112,13 @@ class ZooKeeperStore:
                 self._facts(self._clock.now() + CALL_S)
         return self._cluster_id
 
-    def lead(self) -> int:
+    def lead(self, above: int = 0) -> int:
         with self._lock, self._keeper.guarded():
             until = self._clock.now() + LOAD_S
             while True:
                 facts, self._guard, _, self._known = self._load(until)
-                new = msgspec.structs.replace(facts, epoch=facts.epoch + 1, token=secrets.token_hex(16))
+                epoch = max(facts.epoch, above) + 1
+                new = msgspec.structs.replace(facts, epoch=epoch, token=secrets.token_hex(16))
                 if self._commit(new, [], until):
                     self._epoch = new.epoch
                     self._sweep()

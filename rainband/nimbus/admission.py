@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from rainband.config import OPTIONS, TOPOLOGY, check, validated
+from rainband.config import DEFAULTS, OPTIONS, TOPOLOGY, check, validated
 from rainband.errors import InvalidTopology, RainbandError, Refused, UsageError, VersionMismatch, did_you_mean
-from rainband.nimbus.rows import Reshape
+from rainband.nimbus.rows import Entry, Reshape
 from rainband.records import Heartbeat
 from rainband.topology.plan import ComponentPlan, Plan
 from rainband.topology.streams import NAME_RULE, is_name
@@ -146,3 +146,9 @@ def reshaped(plan: Plan, reshape: Reshape) -> Plan:
     }
     config = plan.config if reshape.workers is None else {**plan.config, "topology.workers": reshape.workers}
     return msgspec.structs.replace(plan, components=components, config=config)
+
+
+def timeout_s(entry: Entry) -> float:
+    """The topology's message timeout: the default wait of kill and rebalance, whatever else is in its config."""
+    value = entry.plan.config.get("topology.message.timeout.secs")
+    return float(value if isinstance(value, (int, float)) else DEFAULTS["topology.message.timeout.secs"])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rainband.errors import NotCopied, RainbandError, StoreError
+from rainband.errors import NotCopied, RainbandError, StoreError, TopologyUnreadable
 from rainband.messaging.rpc import TIMEOUT_S, RpcClient
 from rainband.nimbus.running import Control, Running
 from rainband.records import (
@@ -85,7 +85,9 @@ class Client:
 
     def topology(self, name: str) -> Running:
         """The topology of that name. Raises TopologyNotFound."""
-        return Running(self._call(GetTopology(name), TopologySummary).name, self._rpc)
+        with contextlib.suppress(TopologyUnreadable):  # it can be killed
+            name = self._call(GetTopology(name), TopologySummary).name
+        return Running(name, self._rpc)
 
     def topologies(self) -> tuple[TopologySummary, ...]:
         """All topologies, in the order of their submission."""

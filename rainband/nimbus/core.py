@@ -12,21 +12,21 @@ from functools import partial
 import msgspec
 
 from rainband.cluster.blobs import Blobs
-from rainband.cluster.store import Change, Put, Store
-from rainband.config import DEFAULTS, Config
-from rainband.errors import RainbandError, Refused, TopologyExists
+from rainband.cluster.store import EPOCH_MAX, Change, Put, Store
+from rainband.config import Config
+from rainband.errors import RainbandError, Refused, TopologyExists, TopologyUnreadable
 from rainband.nimbus import admission, lifecycle, views
+from rainband.nimbus.assigning import announced, raised, scheduled
 from rainband.nimbus.lifecycle import Action, Event
 from rainband.nimbus.liveness import Liveness
-from rainband.nimbus.roster import Roster
-from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries
+from rainband.nimbus.roster import Roster, check_cluster
+from rainband.nimbus.rows import COUNTER, Entry, TopologyRow, changes, read_counter, read_entries, removal, unreadable
 from rainband.nimbus.scheduler import Schedule, place
 from rainband.nimbus.shelf import Shelf
 from rainband.nimbus.stacks import StackDesk
 from rainband.nimbus.statistics import COMPONENT_ERRORS_MAX, Tally
 from rainband.records import (
     Activate,
-    Assignment,
     Deactivate,
     Done,
     Download,
@@ -41,7 +41,6 @@ from rainband.records import (
     HeartbeatReply,
     Kill,
     ListTopologies,
-    Placement,
     Rebalance,
     Request,
     Response,
@@ -65,6 +64,7 @@ class Nimbus:
     """The leader. Takes the lead of `store` at once; raises StoreError when that cannot be read or written.
 
     `require_bundle=False`: workers have the code, as in-process ones do. `errors_max` are kept of each component.
+    `above` is an epoch that supervisors have heard of.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Nimbus:
         address: str = "in process",
         require_bundle: bool = True,
         errors_max: int = COMPONENT_ERRORS_MAX,
+        above: int = 0,
     ) -> None:
         self.config = Config.layer(config)
         self.address = address
@@ -84,7 +85,7 @@ class Nimbus:
         self._store = store
         self._shelf = Shelf(blobs, self.config["nimbus.upload.expiry.secs"], now)
         self._require_bundle = require_bundle
-        self.epoch = store.lead()
+        self.epoch = store.lead(above)
         values = store.read_all().values
         self._entries, self.damaged = read_entries(values)
         self._counter = read_counter(values, self._entries)
@@ -202,6 +203,8 @@ class Nimbus:
             if request.name in (entry.name, entry.topology_id):
                 fix = f"Kill it first, or submit with another name. It is {entry.shown_status}"
                 raise TopologyExists(f"the name {request.name} is in use", fix)
+        if damaged := unreadable(self.damaged, request.name):
+            raise TopologyExists(f"the name {request.name} is in use", f"Kill it first: {damaged} cannot be read")
         if len(self._entries) >= TOPOLOGIES_MAX:
             raise Refused(f"{TOPOLOGIES_MAX} topologies are there already", "Kill one first")
         plan = admission.admit(request.name, request.plan, request.config)
@@ -223,14 +226,27 @@ class Nimbus:
         return Done(topology_id, f"needs {views.count_slots(wanted)}, {wanted - schedule.missing} free")
 
     def _kill(self, request: Kill, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
-        wait_s = admission.check_wait(request.wait_s, timeout_s(entry))
+        try:
+            entry = self._find(request.name)
+        except TopologyUnreadable:
+            return self._remove(unreadable(self.damaged, request.name))
+        wait_s = admission.check_wait(request.wait_s, admission.timeout_s(entry))
         self._begin_wait(entry, Event.KILL, wait_s, now)
         return Done(entry.topology_id)
 
+    def _find(self, name: str) -> Entry:
+        return views.find(self._entries, self.damaged, name)
+
+    def _remove(self, topology_id: str) -> Done:
+        """Remove one that was set aside: nobody knows how to pause it, so at once."""
+        self._store.write(self.epoch, removal(topology_id))
+        del self.damaged[f"topology/{topology_id}"]
+        self._roster.changed = True
+        return Done(topology_id, "removed at once, for it cannot be read")
+
     def _rebalance(self, request: Rebalance, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
-        wait_s = admission.check_wait(request.wait_s, timeout_s(entry))
+        entry = self._find(request.name)
+        wait_s = admission.check_wait(request.wait_s, admission.timeout_s(entry))
         reshape = admission.check_reshape(entry.plan, request.workers, request.parallelism)
         lifecycle.step(entry.name, entry.row.status, entry.row.resume, Event.REBALANCE)
         wanted = views.wanted(replace(entry, plan=admission.reshaped(entry.plan, reshape)))
@@ -245,15 +261,15 @@ class Nimbus:
         return Done(entry.topology_id)
 
     def _activate(self, request: Activate, now: float, wall: float) -> Response:
-        return self._set_status(views.find(self._entries, request.name), Event.ACTIVATE)
+        return self._set_status(self._find(request.name), Event.ACTIVATE)
 
     def _deactivate(self, request: Deactivate, now: float, wall: float) -> Response:
-        return self._set_status(views.find(self._entries, request.name), Event.DEACTIVATE)
+        return self._set_status(self._find(request.name), Event.DEACTIVATE)
 
     def _set_status(self, entry: Entry, event: Event) -> Response:
         status, _ = lifecycle.step(entry.name, entry.row.status, entry.row.resume, event)
         row = msgspec.structs.replace(entry.row, status=status, resume=status)
-        self._write(entry, self._announced(replace(entry, row=row)))
+        self._write(entry, announced(replace(entry, row=row), self.epoch))
         return Done(entry.topology_id)
 
     def _begin_wait(self, entry: Entry, event: Event, wait_s: float, now: float) -> None:
@@ -264,7 +280,7 @@ class Nimbus:
         if old.assignment is None:
             wait_s = 0.0
         row = msgspec.structs.replace(entry.row, status=status, remaining_s=wait_s, moving=False)
-        self._write(old, self._announced(replace(entry, row=row)))
+        self._write(old, announced(replace(entry, row=row), self.epoch))
         self._due[entry.topology_id] = now + wait_s
         self._heard_since[entry.topology_id] = {}
         if wait_s == 0.0:
@@ -279,7 +295,7 @@ class Nimbus:
         if row.moving:
             status, _ = lifecycle.step(row.name, row.status, row.resume, Event.MOVED)
             row = msgspec.structs.replace(row, status=status, remaining_s=None, moving=False)
-            self._write(entry, self._announced(replace(entry, row=row)))
+            self._write(entry, announced(replace(entry, row=row), self.epoch))
             return
         status, action = lifecycle.step(row.name, row.status, row.resume, Event.ELAPSED)
         if action is Action.REMOVE:
@@ -300,7 +316,7 @@ class Nimbus:
             self._due[entry.topology_id] = now + PLACE_AGAIN_S
             self._missing[entry.topology_id] = schedule.missing
             return
-        self._write(entry, self._announced(self._scheduled(new, schedule)))
+        self._write(entry, announced(self._scheduled(new, schedule), self.epoch))
         if wait_s is not None:
             self._due[entry.topology_id] = now + wait_s
         self._missing[entry.topology_id] = schedule.missing
@@ -324,36 +340,12 @@ class Nimbus:
         """Free slots that fit the topology, and its own that are alive."""
         others = [other for other in self._entries.values() if other.topology_id != entry.topology_id]
         taken = {slot for other in others for slot in other.slots}
+        if self.damaged:
+            taken |= self._roster.held({key.partition("/")[2] for key in self.damaged})
         return self._roster.usable(entry, taken)
 
     def _scheduled(self, entry: Entry, schedule: Schedule) -> Entry:
-        """With the schedule as its assignment. Without any slot what was stays; a first one wants all its slots."""
-        old = entry.assignment
-        if not schedule.slots or (old is None and schedule.missing):
-            return entry
-        version = old.version + 1 if old is not None else 1
-        before = {p.executor: p for p in old.placements} if old is not None else {}
-        placements = tuple(
-            known
-            if (known := before.get(executor)) is not None and known.slot == slot
-            else Placement(executor, slot, version)
-            for executor, slot in schedule.slots.items()
-        )
-        hosts, keys = self._roster.addresses(schedule.slots.values(), old)
-        if old is not None and (old.placements, old.hosts, old.keys) == (placements, hosts, keys):
-            return entry
-        status = entry.row.status
-        reached = {**(old.positions if old is not None else {}), **self._reached.get(entry.topology_id, {})}
-        assignment = Assignment(entry.topology_id, version, status, placements, hosts, self.epoch, keys, reached)
-        return replace(entry, assignment=assignment)
-
-    def _announced(self, entry: Entry) -> Entry:
-        """With an assignment that tells the workers the status."""
-        old = entry.assignment
-        if old is None or old.status == entry.row.status:
-            return entry
-        new = msgspec.structs.replace(old, status=entry.row.status, version=old.version + 1, epoch=self.epoch)
-        return replace(entry, assignment=new)
+        return scheduled(entry, schedule, self._roster, self._reached.get(entry.topology_id, {}), self.epoch)
 
     def _write(self, old: Entry | None, new: Entry | None, *also: Change) -> None:
         """Make a decision last, then believe it. Raises StoreError; then nothing was decided."""
@@ -404,14 +396,19 @@ class Nimbus:
 
     # Heartbeats.
 
+    def outdone_by(self, beat: Heartbeat) -> int:
+        """The epoch of another leader of this cluster that a supervisor obeys instead of this one; 0: there is none.
+
+        One with our own epoch is another too when its supervisor was never answered here.
+        """
+        cluster_id, epoch = beat.leader
+        ours = self.epoch + 1 if self._roster.knows(beat.supervisor) else self.epoch
+        return epoch if cluster_id == self._store.cluster_id and ours <= epoch <= EPOCH_MAX else 0
+
     def _heartbeat(self, beat: Heartbeat, now: float, wall: float) -> Response:
-        if beat.cluster_id not in ("", self._store.cluster_id):
-            raise Refused(
-                f"cluster id mismatch: {beat.supervisor[:80]} runs workers of {beat.cluster_id[:80]}, "
-                f"this Nimbus belongs to {self._store.cluster_id}",
-                "Bring back that Nimbus's state, or stop the workers before the supervisor joins",
-            )
+        check_cluster(beat, self._store.cluster_id, self.epoch)
         restarted = self._roster.hear(beat, now)
+        self._raise_known(beat)
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:
                 self._hear_workers(beat, entry, restarted, now)
@@ -426,7 +423,16 @@ class Nimbus:
             and beat.known.get(topology_id) != (entry.assignment.epoch, entry.assignment.version)
         )
         lacking = self._lacking(beat.supervisor, wanted.values(), now)
-        return HeartbeatReply(changed, tuple(wanted), self.epoch, self._store.cluster_id, lacking)
+        aside = [i for i in beat.known if f"topology/{i}" in self.damaged]
+        return HeartbeatReply(changed, tuple(sorted([*wanted, *aside])), self.epoch, self._store.cluster_id, lacking)
+
+    def _raise_known(self, beat: Heartbeat) -> None:
+        """Write anew what a supervisor has in a later version than is stored here: it would not take ours."""
+        for topology_id, known in beat.known.items():
+            entry = self._entries.get(topology_id)
+            new = raised(entry, known, self.epoch) if entry is not None else None
+            if new is not entry:
+                self._attempt(topology_id, partial(self._write, entry, new))
 
     def _lacking(self, supervisor: str, entries: Iterable[Entry], now: float) -> tuple[str, ...]:
         """Bundles that are not here, of topologies whose supervisors have them: each is asked when its turn comes."""
@@ -468,7 +474,7 @@ class Nimbus:
         return Topologies(tuple(self._summary(entry, now, wall) for entry in entries))
 
     def _topology(self, request: GetTopology, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         summary = self._summary(entry, now, wall)
         return msgspec.structs.replace(summary, plan=entry.plan.encode(), assignment=entry.assignment)
 
@@ -483,7 +489,7 @@ class Nimbus:
         )
 
     def _statistics(self, request: GetStatistics, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         return self._tallies[entry.topology_id].statistics(
             entry,
             missing=self._missing.get(entry.topology_id, 0),
@@ -492,13 +498,13 @@ class Nimbus:
         )
 
     def _errors(self, request: GetErrors, now: float, wall: float) -> Response:
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         views.check_component(entry, request.component)
         return Errors(self._tallies[entry.topology_id].errors(request.component))
 
     def _get_stacks(self, request: GetStacks, now: float, wall: float) -> Response:
         """What has come so far; the first question asks the supervisors, so ask again until all workers answered."""
-        entry = views.find(self._entries, request.name)
+        entry = self._find(request.name)
         return Stacks(self._stacks.ask(entry.topology_id, entry.supervisors, now))
 
     def _cluster(self, request: GetCluster, now: float, wall: float) -> Response:
@@ -511,9 +517,3 @@ class Nimbus:
             cluster_id=self._store.cluster_id,
             state=state,
         )
-
-
-def timeout_s(entry: Entry) -> float:
-    """The topology's message timeout: the default wait of kill and rebalance, whatever else is in its config."""
-    value = entry.plan.config.get("topology.message.timeout.secs")
-    return float(value if isinstance(value, (int, float)) else DEFAULTS["topology.message.timeout.secs"])

@@ -19,6 +19,8 @@ def line(request: Request, response: Response, after: Response) -> str:
         case Submit() if isinstance(after, TopologySummary):
             size = f"{counted(after.workers, 'worker')}, {counted(after.executors, 'executor')}"
             return f"{what} submitted: {size}, {after.status}" + (f"; {response.note}" if response.note else "")
+        case Kill() if response.note:
+            return f"{what} killed: {response.note}"
         case Kill():
             return f"{what} killed: ends when nothing is pending{limit}"
         case Rebalance(workers=workers, parallelism=parallelism):

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
-from rainband.errors import Refused
+from rainband.cluster.store import EPOCH_MAX
+from rainband.errors import Refused, SupervisorReplaced
 from rainband.nimbus.admission import fits
 from rainband.nimbus.liveness import Liveness
 from rainband.nimbus.rows import Entry
@@ -18,6 +19,8 @@ SUPERVISORS_MAX = 10_000
 PORTS_MAX = 10_000
 REMEMBER_DEAD_S = 3600.0
 AVOID_S = 600.0
+REPLACED_MAX = 4
+REPLACED_SHARE = 0.5
 
 
 class Roster:
@@ -30,11 +33,14 @@ class Roster:
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._avoided: dict[Slot, float] = {}
+        self._replaced: dict[str, tuple[int, ...]] = {}
+        self._ever: set[str] = set()
 
     def hear(self, beat: Heartbeat, now: float) -> bool:
         """Take a heartbeat; True for the first one of a supervisor's process.
 
-        Raises Refused when it makes no sense, or there are too many supervisors.
+        Raises Refused when it makes no sense, or there are too many supervisors; SupervisorReplaced when it comes from
+        a process in whose place another one speaks.
         """
         name = beat.supervisor
         if not is_name(name):
@@ -45,17 +51,39 @@ class Roster:
             raise Refused(f"{SUPERVISORS_MAX} supervisors are alive already")
         before = self._newest.get(name)
         restarted = before is None or before.incarnation != beat.incarnation
+        if before is not None and restarted:
+            self._replace(before, beat, now)
         if restarted:
             self._first[name] = now
             self._avoided = {slot: since for slot, since in self._avoided.items() if slot.supervisor != name}
         self._newest[name] = beat
         self._last[name] = now
+        if len(self._ever) < SUPERVISORS_MAX:
+            self._ever.add(name)
         if beat.stopping:
             self.changed |= self.liveness.stop(name)
         else:
             revived = self.liveness.hear(name, now)
             self.changed |= revived or before is None or offer(before) != offer(beat)
         return restarted
+
+    def _replace(self, before: Heartbeat, beat: Heartbeat, now: float) -> None:
+        """A process takes the place of another, unless it was replaced itself by one that was heard a moment ago."""
+        name = beat.supervisor
+        replaced = self._replaced.get(name, ())
+        recent = now < self._last[name] + self.liveness.lease_s * REPLACED_SHARE
+        if beat.incarnation in replaced and recent and self.liveness.alive(name):
+            raise SupervisorReplaced(
+                f"two supervisors are called {name}: the one at {before.host[:80]} has taken the place of "
+                f"the one at {beat.host[:80]}",
+                "Start each with its own state directory and supervisor.id",
+            )
+        others = [one for one in replaced if one != beat.incarnation]
+        self._replaced[name] = (*others, before.incarnation)[-REPLACED_MAX:]
+
+    def knows(self, name: str) -> bool:
+        """Whether it was ever heard here; nobody counts as new once there were very many."""
+        return name in self._ever or len(self._ever) >= SUPERVISORS_MAX
 
     def expire(self, now: float) -> list[str]:
         """Those that just died of silence; the long dead are forgotten."""
@@ -71,7 +99,7 @@ class Roster:
         return dead
 
     def _forget(self, name: str) -> None:
-        for known in (self._newest, self._first, self._last):
+        for known in (self._newest, self._first, self._last, self._replaced):
             known.pop(name, None)
 
     def _forget_one(self) -> bool:
@@ -103,6 +131,15 @@ class Roster:
             if slot.supervisor not in self._newest and self.liveness.alive(slot.supervisor):
                 slots.add(slot)
         return slots - taken - self._avoided.keys()
+
+    def held(self, topology_ids: Container[str]) -> set[Slot]:
+        """Slots whose workers are of these topologies, as their supervisors say."""
+        return {
+            Slot(beat.supervisor, worker.port)
+            for beat in self.alive_heartbeats()
+            for worker in beat.workers
+            if worker.topology_id in topology_ids
+        }
 
     def avoid(self, slot: Slot, now: float) -> None:
         """Do not use this slot for a while: nothing comes up there. A restarted supervisor gets another chance."""
@@ -138,6 +175,22 @@ class Roster:
                 heard_s=now - self._last[name],
             )
             for name, beat in sorted(self._newest.items())
+        )
+
+
+def check_cluster(beat: Heartbeat, cluster_id: str, epoch: int) -> None:
+    """Raises Refused when the supervisor belongs to another cluster, or has heard of a leader that cannot be."""
+    if beat.cluster_id not in ("", cluster_id):
+        raise Refused(
+            f"cluster id mismatch: {beat.supervisor[:80]} runs workers of {beat.cluster_id[:80]}, "
+            f"this Nimbus belongs to {cluster_id}",
+            "Bring back that Nimbus's state, or stop the workers before the supervisor joins",
+        )
+    heard_at, heard = beat.leader
+    if heard_at == cluster_id and heard > max(epoch, EPOCH_MAX):
+        raise Refused(
+            f"supervisor {beat.supervisor[:80]} has heard of epoch {heard}, more than there can be",
+            "Stop it and its workers, and move its state directory away",
         )
 
 

@@ -84,7 +84,7 @@ def changes(old: Entry | None, new: Entry | None) -> list[Change]:
     """What to write so that the store holds `new` instead of `old`; None: not there."""
     if new is None:
         assert old is not None
-        return [Delete(f"{kind}/{old.topology_id}") for kind in ("topology", "plan", "assignment")]
+        return removal(old.topology_id)
     result: list[Change] = []
     if old is None or old.row != new.row:
         result.append(Put(f"topology/{new.topology_id}", msgspec.msgpack.encode(new.row)))
@@ -93,6 +93,10 @@ def changes(old: Entry | None, new: Entry | None) -> list[Change]:
     if new.assignment is not None and (old is None or old.assignment != new.assignment):
         result.append(Put(f"assignment/{new.topology_id}", msgspec.msgpack.encode(new.assignment)))
     return result
+
+
+def removal(topology_id: str) -> list[Change]:
+    return [Delete(f"{kind}/{topology_id}") for kind in ("topology", "plan", "assignment")]
 
 
 def read_entries(values: Mapping[str, bytes]) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -117,6 +121,12 @@ def read_entry(values: Mapping[str, bytes], topology_id: str) -> Entry:
     plan = Plan.decode(values[f"plan/{topology_id}"])
     stored = values.get(f"assignment/{topology_id}")
     return Entry(row, plan, None if stored is None else msgspec.msgpack.decode(stored, type=Assignment))
+
+
+def unreadable(damaged: Mapping[str, str], name: str) -> str:
+    """The id among the `damaged` keys that belongs to a name or id; '' when none does."""
+    ids = [key.partition("/")[2] for key in damaged]
+    return next((found for found in ids if name in (found, found.rsplit("-", 2)[0])), "")
 
 
 def read_counter(values: Mapping[str, bytes], entries: Mapping[str, Entry]) -> int:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from rainband.clock import Clock, SystemClock
-from rainband.errors import ClusterUnavailable, NotReached, RainbandError, TopologyNotFound, UsageError
+from rainband.errors import (
+    ClusterUnavailable,
+    NotReached,
+    RainbandError,
+    TopologyNotFound,
+    TopologyUnreadable,
+    UsageError,
+)
 from rainband.records import (
     Activate,
     Deactivate,
@@ -163,7 +170,11 @@ class Running:
         Raises NotReached when it is still there after `timeout_s` (default: the wait and 30 s); it goes on then.
         UsageError for a wait that is no number.
         """
-        before = self.summary().topology_id
+        try:
+            before = self.summary().topology_id
+        except TopologyUnreadable:
+            self._control.call(Kill(self.name, seconds(wait_s)))
+            return
         self._control.call(Kill(self.name, seconds(wait_s)))
         try:
             if timeout_s is None:

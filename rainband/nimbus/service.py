@@ -13,9 +13,16 @@ from functools import partial
 from rainband.clock import Clock, SystemClock
 from rainband.cluster.election import Standing
 from rainband.config import Config
-from rainband.errors import ClusterUnavailable, InvalidTopology, NotCopied, RainbandError, StoreError
+from rainband.errors import (
+    ClusterUnavailable,
+    InvalidTopology,
+    NotCopied,
+    RainbandError,
+    StoreError,
+    SupervisorReplaced,
+)
 from rainband.messaging.keys import cluster_keys
-from rainband.messaging.rpc import RpcServer, record_of
+from rainband.messaging.rpc import RpcServer, failure, record_of
 from rainband.nimbus import journal
 from rainband.nimbus.copies import PIECE_BYTES, Copied, Copies, Fetched, Named
 from rainband.nimbus.core import Nimbus
@@ -105,6 +112,8 @@ class Service:
         self.address = server.address
         self._nimbus: Nimbus | None = None
         self._standing = Standing(False)
+        self._above = 0
+        self._refused: dict[str, int] = {}
         self._shelf = Shelf(opened.blobs, config["nimbus.upload.expiry.secs"], clock.now())
         self._peers: dict[str, bytes] = {}
         self._held: list[Held] = []
@@ -196,7 +205,8 @@ class Service:
         """Take the lead: a new epoch, and what is stored."""
         opened = self._opened
         try:
-            self._nimbus = Nimbus(opened.store, opened.blobs, self.config.plain(), now, address=self.address)
+            settings = self.config.plain()
+            self._nimbus = Nimbus(opened.store, opened.blobs, settings, now, address=self.address, above=self._above)
         except ClusterUnavailable as error:
             log.error("elected, but cannot lead: %s", error)
             opened.election.resign()
@@ -214,6 +224,15 @@ class Service:
         held, self._held = self._held, []
         for one in held:
             self._server.reply(one.peer, one.request_id, self._not_leader())
+
+    def _make_way(self, beat: Heartbeat, now: float) -> None:
+        """Lead anew, above the epoch a supervisor has heard of: the state is from a copy, or somebody else leads."""
+        epoch = self._nimbus.outdone_by(beat) if self._nimbus is not None else 0
+        if epoch:
+            self._above = max(self._above, epoch)
+            self._opened.election.resign()
+            self._step_down(f"supervisor {beat.supervisor[:80]!r} has heard of epoch {epoch}")
+            self._look_who_leads(now)
 
     def _not_leader(self) -> Failure:
         standing = self._standing
@@ -242,6 +261,8 @@ class Service:
             if isinstance(request, (Upload, Download)) and request.here:
                 return self._shelf.take(request, now) if isinstance(request, Upload) else self._shelf.give(request, now)
             self._look_who_leads(now)
+            if isinstance(request, Heartbeat):
+                self._make_way(request, now)
             if self._nimbus is None:
                 return self._not_leader()
             response = self._nimbus.handle(request, now, self.clock.wall())
@@ -262,6 +283,11 @@ class Service:
         return response
 
     def _log(self, request: Request, response: Response, nimbus: Nimbus, now: float) -> None:
+        if isinstance(request, Heartbeat) and isinstance(response, Failure):
+            told = self._refused.get(request.supervisor) == request.incarnation
+            if response.code == SupervisorReplaced.code and not told:
+                self._refused[request.supervisor] = request.incarnation
+                log.warning("%s", failure(response))
         if isinstance(request, Submit | Kill | Rebalance | Activate | Deactivate):
             after = nimbus.handle(GetTopology(request.name), now, self.clock.wall())
             if line := journal.line(request, response, after):
@@ -293,8 +319,14 @@ class Service:
                 case Fetched(digest=digest, data=data):
                     self._store_fetched(digest, data, now)
                 case Named(digests=digests) if self._nimbus is None:
-                    self._shelf.clean(digests, now)
+                    self._clean(digests, now)
         self._tend_held(now)
+
+    def _clean(self, named: frozenset[str], now: float) -> None:
+        try:
+            self._shelf.clean(named, now)
+        except RainbandError as error:
+            log.error("bundles stay as they are: %s", error)
 
     def _tend_held(self, now: float) -> None:
         """Try again what nobody took; answer those that waited too long, or need not wait any more."""

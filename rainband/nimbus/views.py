@@ -6,18 +6,25 @@ import platform
 from collections.abc import Iterable, Mapping
 
 from rainband.build import VERSION
-from rainband.errors import Refused, TopologyNotFound, did_you_mean
+from rainband.errors import Refused, TopologyNotFound, TopologyUnreadable, did_you_mean
 from rainband.nimbus.roster import Roster
-from rainband.nimbus.rows import Entry
+from rainband.nimbus.rows import Entry, unreadable
 from rainband.nimbus.scheduler import workers_wanted
 from rainband.records import ClusterSummary, TopologySummary
 
 
-def find(entries: Mapping[str, Entry], name: str) -> Entry:
-    """By name, or by topology id (the two never meet). Raises TopologyNotFound."""
+def find(entries: Mapping[str, Entry], damaged: Mapping[str, str], name: str) -> Entry:
+    """By name, or by topology id (the two never meet).
+
+    Raises TopologyNotFound, or TopologyUnreadable for one that was set aside: `damaged` says why by key.
+    """
     for entry in entries.values():
         if name in (entry.name, entry.topology_id):
             return entry
+    if aside := unreadable(damaged, name):
+        fix = "What runs of it goes on. Restore the state of Nimbus, or kill it"
+        reason = damaged[f"topology/{aside}"]
+        raise TopologyUnreadable(f"what is stored of {aside} cannot be read: {reason}", fix)
     names = sorted(entry.name for entry in entries.values())
     running = f"Running: {', '.join(names[:10])}" if names else "None is running"
     raise TopologyNotFound(f"no topology is named {name[:80]!r}", did_you_mean(name, names) or running)

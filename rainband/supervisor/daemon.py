@@ -96,6 +96,7 @@ class Supervisor:
         self.lease_s = float(config["nimbus.supervisor.timeout.secs"])
         self.beat_s = float(config["worker.heartbeat.frequency.secs"])
         self.confirmed_at = -math.inf
+        self.replaced_at = math.inf
         self.heartbeat_s = float(config["supervisor.heartbeat.frequency.secs"])
         self.environment = processes.environment()
         self.incarnation = random_id()
@@ -243,8 +244,10 @@ class Supervisor:
             match news:
                 case Answered(reply=reply):
                     self._answered(reply, now)
-                case Unanswered(reason=reason):
+                    self.replaced_at = math.inf
+                case Unanswered(reason=reason, replaced=replaced):
                     self._say_of_nimbus(reason)
+                    self._give_up(replaced, now)
                     self.heartbeat_at = min(self.heartbeat_at, now + patience_s(self.lease_s))
                 case Pushed(progress=progress):
                     self._pushed(progress, now)
@@ -347,6 +350,7 @@ class Supervisor:
             stopping=stopping,
             stacks=stacks,
             cluster_id=memory.cluster_id if memory.assignments else "",
+            leader=(memory.cluster_id, memory.epoch),
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:
@@ -372,6 +376,14 @@ class Supervisor:
         if first or before[0] != memory.cluster_id:
             with contextlib.suppress(OSError):
                 home.write_nimbus(self.disk.topologies, memory.cluster_id, self.seeds)
+
+    def _give_up(self, replaced: bool, now: float) -> None:
+        """After a whole lease in which another one spoke under our name, its workers run in the place of ours."""
+        self.replaced_at = min(self.replaced_at, now) if replaced else math.inf
+        dropped = tuple(sorted(self.disk.memory.assignments))
+        if dropped and now >= self.replaced_at + self.lease_s:
+            logger.warning("another supervisor has had our name for %g s: the workers here end", self.lease_s)
+            self._take_orders(Orders(dropped=dropped), now)
 
     def _take_orders(self, orders: Orders, now: float) -> None:
         memory = self.disk.memory

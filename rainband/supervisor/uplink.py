@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rainband.errors import RainbandError
+from rainband.errors import RainbandError, SupervisorReplaced
 from rainband.messaging.rpc import TIMEOUT_S, RpcClient
 from rainband.records import Heartbeat, HeartbeatReply, Progress
 
@@ -29,9 +29,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """It did not; `reason` says why."""
+    """It did not; `reason` says why. `replaced`: another supervisor speaks under our name."""
 
     reason: str
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Uplink:
         try:
             reply = self._client.call(heartbeat, min(self._patience_s, self._client.timeout_s))
         except RainbandError as error:
-            return Unanswered(str(error))
+            return Unanswered(str(error), isinstance(error, SupervisorReplaced))
         if isinstance(reply, HeartbeatReply):
             return Answered(reply)
         return Unanswered(f"Nimbus answered a heartbeat with {type(reply).__name__}")

@@ -6,17 +6,19 @@ import logging
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from rainband.clock import SystemClock
+from rainband.cluster.store import EPOCH_MAX
 from rainband.config import Config
 from rainband.errors import (
     ClusterUnavailable,
@@ -160,6 +162,29 @@ def test_everything_is_there_after_a_restart(tmp_path: Path, numbers: Topology) 
         left = client.topologies()[0].due_s
         assert left is not None
         assert 0 < left <= 3.0
+
+
+def test_a_state_restored_from_a_copy_leads_above_what_supervisors_have_heard(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state"
+    with nimbus(state) as service:
+        cluster_id = service._opened.store.cluster_id
+    shutil.copytree(state, tmp_path / "copy")
+    for _ in range(2):
+        with nimbus(state):
+            pass
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "copy", state)
+    with nimbus(state) as service, closing(RpcClient([service.address])) as rpc:
+        assert service.nimbus.epoch == 2
+        for heard, epoch in ((3, 4), (3, 4), (4, 4), (EPOCH_MAX, EPOCH_MAX + 1), (EPOCH_MAX + 1, EPOCH_MAX + 1)):
+            reply = rpc.call(Heartbeat("a", "127.0.0.1", 1, (6700,), leader=(cluster_id, heard)))
+            assert isinstance(reply, HeartbeatReply)
+            assert reply.epoch == epoch
+        with pytest.raises(Refused, match="more than there can be"):
+            rpc.call(Heartbeat("b", "127.0.0.1", 1, (6700,), leader=(cluster_id, 2**64 - 1)))
+    assert "supervisor 'a' has heard of epoch 3" in caplog.text
 
 
 def test_errors_come_back_as_what_they_are(tmp_path: Path, numbers: Topology) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit import zookeeper
@@ -127,6 +129,25 @@ def test_a_killed_and_a_stopped_leader_are_followed_without_a_move(nimbuses: Nim
         assert last.epoch > again.epoch
         assert last.assignments[0].placements == assignment.placements
         assert names(rpc) == ["wc"]
+
+
+def test_on_a_restored_zookeeper_one_leads_above_what_supervisors_have_heard(nimbuses: Nimbuses) -> None:
+    nimbuses.start(0, 1)
+    nimbuses.wait_members(2)
+    with connected(nimbuses.seeds) as rpc:
+        first = report(rpc)
+        heard = msgspec.structs.replace(heartbeat(), leader=(first.cluster_id, first.epoch + 40))
+
+        def reply() -> HeartbeatReply | None:
+            with contextlib.suppress(ClusterUnavailable):
+                answer = rpc.call(heard)
+                assert isinstance(answer, HeartbeatReply)
+                return answer if answer.epoch > first.epoch + 40 else None
+            return None
+
+        began = time.monotonic()
+        wait(lambda: reply() is not None, 20.0)
+        print(f"obeyed again after {time.monotonic() - began:.2f} s")
 
 
 def test_a_leader_that_was_stopped_too_long_finds_itself_replaced(nimbuses: Nimbuses) -> None:

@@ -265,6 +265,21 @@ def test_terminated_supervisor_leaves_its_workers_and_stop_workers_does_not(clus
     assert not cluster.workers()
 
 
+def test_of_two_supervisors_with_one_id_one_is_refused_and_ends_its_workers(cluster: Cluster) -> None:
+    cluster.settings = {"supervisor.id": "same", "nimbus.supervisor.timeout.secs": 3}
+    running = start(cluster, 3000, 0.001)
+    cluster.start("supervisor-other", "--slots", "3")
+    cluster.wait(lambda: not cluster.workers() and len(cluster.workers("supervisor-other")) == 2)
+    assert cluster.log().count("two supervisors are called same") == 1
+    nimbus_log = (cluster.directory / "nimbus.log").read_text()
+    assert nimbus_log.count("two supervisors are called same") == 1
+    assignment = running.summary().assignment
+    assert assignment is not None
+    assert assignment.version <= 3
+    running.wait_drained(60)
+    assert cluster.sunk() == {2 * n for n in range(3000)}
+
+
 def test_workers_are_restarted_without_nimbus(cluster: Cluster) -> None:
     running = start(cluster, 3000, 0.001)
     running.wait_until(lambda s: s.acked > 100, 20)

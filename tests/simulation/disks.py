@@ -44,8 +44,8 @@ class SimStore:
         self.disk = disk
         self.cluster_id = disk.cluster_id
 
-    def lead(self) -> int:
-        self.disk.epoch += 1
+    def lead(self, above: int = 0) -> int:
+        self.disk.epoch = max(self.disk.epoch, above) + 1
         return self.disk.epoch
 
     def read_all(self) -> State:

@@ -403,6 +403,7 @@ class Supervisor:
             ports=tuple(port for port, s in self.stations.items() if s.slot.state is not State.BLOCKED),
             workers=tuple(beats),
             known={name: (a.epoch, a.version) for name, a in memory.assignments.items()},
+            leader=(memory.cluster_id, memory.epoch),
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:

@@ -116,6 +116,44 @@ def test_a_flipped_bit_is_found_before_it_is_handed_out(tmp_path: Path) -> None:
         DirectoryBlobs(tmp_path).read(DIGEST, 0, 10)
 
 
+def test_a_corrupt_blob_is_gone_once_it_was_found_and_may_come_again(tmp_path: Path) -> None:
+    add(DirectoryBlobs(tmp_path), DATA)
+    (tmp_path / DIGEST).write_bytes(b"R" + DATA[1:])
+    blobs = DirectoryBlobs(tmp_path)
+    with pytest.raises(StoreError, match="is corrupt"):
+        blobs.read(DIGEST, 0, 0)
+    assert not blobs.has(DIGEST)
+    add(blobs, DATA)
+    assert blobs.read(DIGEST, 0, len(DATA)) == (DATA, len(DATA))
+
+
+def stuck(blobs: DirectoryBlobs, digest: str) -> Path:
+    """Something at the place of a half upload that cannot be removed as a file."""
+    path = blobs.incoming / digest
+    path.unlink()
+    path.mkdir()
+    return path
+
+
+def test_half_an_upload_that_cannot_be_removed_is_named_once_and_the_others_go(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+    for digest in ("0" * 64, "1" * 64):
+        blobs.add_piece(digest, 0, b"half", False, 0.0)
+    stuck(blobs, "0" * 64)
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        blobs.expire(1.0)
+    assert [path.name for path in blobs.incoming.iterdir()] == ["0" * 64]
+    blobs.expire(2.0)
+
+
+def test_a_piece_that_cannot_be_written_or_removed_is_refused(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+    blobs.add_piece(DIGEST, 0, b"half", False, 0.0)
+    stuck(blobs, DIGEST)
+    with pytest.raises(StoreError, match=f"blob {DIGEST[:12]} needs"):
+        blobs.add_piece(DIGEST, 4, b"more", False, 0.0)
+
+
 def test_a_new_start_keeps_whole_blobs_and_drops_half_ones(tmp_path: Path) -> None:
     first = DirectoryBlobs(tmp_path)
     add(first, DATA)

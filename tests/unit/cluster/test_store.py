@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rainband.cluster.memory import MemoryStore
 from rainband.cluster.sqlite import SqliteStore
-from rainband.cluster.store import CHANGES_MAX, VALUE_BYTES_MAX, Change, Delete, Put, Store, check_changes
+from rainband.cluster.store import CHANGES_MAX, EPOCH_MAX, VALUE_BYTES_MAX, Change, Delete, Put, Store, check_changes
 from rainband.errors import StoreError
 
 Reopen = Callable[[], Store]
@@ -67,6 +67,15 @@ def test_every_leader_has_a_larger_epoch(reopen: Reopen) -> None:
     store = reopen()
     second = store.lead()
     assert store.lead() > second > first > 0
+
+
+def test_a_leader_may_ask_for_an_epoch_above_one_it_has_heard_of(reopen: Reopen) -> None:
+    store = reopen()
+    store.lead()
+    assert store.lead(above=EPOCH_MAX) == EPOCH_MAX + 1
+    assert store.lead(above=7) == EPOCH_MAX + 2
+    store.write(EPOCH_MAX + 2, [Put("counter", b"1")])
+    assert reopen().read_all().epoch == EPOCH_MAX + 2
 
 
 @pytest.mark.parametrize("epoch", ["before", "never", "later"])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from kit.clusters import WALL, beat, heartbeat, word_count
-from rainband.cluster.blobs import MemoryBlobs
+from rainband.cluster.blobs import DirectoryBlobs, MemoryBlobs
 from rainband.cluster.memory import MemoryStore
-from rainband.cluster.store import Change
+from rainband.cluster.store import EPOCH_MAX, Change
 from rainband.errors import StoreError
 from rainband.nimbus.core import Nimbus
 from rainband.records import (
@@ -30,6 +31,7 @@ from rainband.records import (
     GetErrors,
     GetStacks,
     GetTopology,
+    Heartbeat,
     HeartbeatReply,
     Kill,
     ListTopologies,
@@ -172,6 +174,17 @@ def test_bundles_nobody_names_are_forgotten() -> None:
         nimbus.tick(float(now))
     assert not isinstance(ask(nimbus, Download(DIGEST, 0, 1)), Failure)
     assert isinstance(ask(nimbus, Download(other, 0, 1)), Failure)
+
+
+def test_half_an_upload_that_cannot_be_removed_is_told_and_ends_nothing(tmp_path: Path) -> None:
+    nimbus = Nimbus(MemoryStore(), DirectoryBlobs(tmp_path), {}, 0.0)
+    ask(nimbus, Upload(DIGEST, 0, BUNDLE[:3], False))
+    (tmp_path / "incoming" / DIGEST).unlink()
+    (tmp_path / "incoming" / DIGEST).mkdir()
+    nimbus.tick(1000.0)
+    assert str(tmp_path) in nimbus.troubles["bundles"]
+    nimbus.tick(2000.0)
+    assert nimbus.troubles == {}
 
 
 def test_a_name_is_used_once_and_so_is_an_id() -> None:
@@ -404,6 +417,53 @@ def test_a_damaged_row_is_set_aside_and_the_others_run_on(kind: str, damage: byt
     assert submit(survivor, "third").startswith("third-3-")
 
 
+def with_a_damaged_row() -> tuple[Nimbus, str]:
+    """A Nimbus that has just read its store, and the topology it could not read."""
+    store = MemoryStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    store._values[f"topology/{topology_id}"] = b"?"
+    return make(store), topology_id
+
+
+def test_what_runs_of_a_damaged_row_runs_on_and_keeps_its_slot() -> None:
+    nimbus, topology_id = with_a_damaged_row()
+    running = heartbeat("a", beat(topology_id, 6700), known={topology_id: (1, 1)})
+    other = submit(nimbus, "other", workers=2)
+    answer = ask(nimbus, running)
+    assert isinstance(answer, HeartbeatReply)
+    assert answer.wanted == (topology_id,)
+    nimbus.tick(1.0)
+    assert look(nimbus, "other").slots_missing == 1
+    ask(nimbus, heartbeat("b", ports=(6700,)), 2.0)
+    assert look(nimbus, "other").topology_id == other
+    assignment = look(nimbus, "other").assignment
+    assert assignment is not None
+    assert assignment.slots() == [Slot("a", 6701), Slot("b", 6700)]
+    nobody = ask(nimbus, heartbeat("c", ports=()))
+    assert isinstance(nobody, HeartbeatReply)
+    assert nobody.wanted == ()
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_damaged_row_keeps_its_name_until_it_is_killed(by_name: bool) -> None:
+    nimbus, topology_id = with_a_damaged_row()
+    for request in (GetTopology("wc"), Deactivate(topology_id)):
+        assert f"topology_unreadable: what is stored of {topology_id} cannot be read" in refusal(ask(nimbus, request))
+    assert refusal(ask(nimbus, Submit("wc", word_count().encode()))) == "topology_exists: the name wc is in use"
+    answer = ask(nimbus, Kill("wc" if by_name else topology_id))
+    assert isinstance(answer, Done)
+    assert answer.topology_id == topology_id
+    assert nimbus.damaged == {}
+    assert not any(topology_id in key for key in nimbus._store.read_all().values)
+    reply = ask(nimbus, heartbeat("a", known={topology_id: (1, 1)}))
+    assert isinstance(reply, HeartbeatReply)
+    assert reply.wanted == ()
+    assert refusal(ask(nimbus, Kill("wc"))).startswith("topology_not_found")
+    assert submit(nimbus) != topology_id
+
+
 def test_errors_are_kept_once_each_and_filtered() -> None:
     nimbus = make()
     topology_id = submit(nimbus)
@@ -448,6 +508,69 @@ def test_nothing_of_an_old_epoch_is_written() -> None:
     assignment = look(new).assignment
     assert assignment is not None
     assert (assignment.epoch, assignment.version) == (2, 2)
+
+
+def test_who_has_heard_a_later_leader_says_so() -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    ours = store.cluster_id
+    assert nimbus.outdone_by(heartbeat(leader=(ours, 4))) == 4
+    assert nimbus.outdone_by(heartbeat(leader=("another", 4))) == 0
+    assert nimbus.outdone_by(heartbeat(leader=("", 0))) == 0
+    assert make(store, above=4).epoch == 5
+
+
+def test_a_leader_that_nobody_heard_yet_and_whose_epoch_was_heard_is_not_the_first_of_it() -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    spoken = heartbeat(leader=(store.cluster_id, nimbus.epoch))
+    assert nimbus.outdone_by(spoken) == nimbus.epoch
+    ask(nimbus, heartbeat())
+    assert nimbus.outdone_by(spoken) == 0
+
+
+@pytest.mark.parametrize("epoch", [EPOCH_MAX + 1, 2**63, 2**64 - 1])
+def test_an_epoch_that_cannot_be_is_refused(epoch: int) -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    beat = msgspec.msgpack.decode(msgspec.msgpack.encode(heartbeat(leader=(store.cluster_id, epoch))), type=Heartbeat)
+    assert nimbus.outdone_by(beat) == 0
+    assert f"supervisor a has heard of epoch {epoch}" in refusal(ask(nimbus, beat))
+    assert isinstance(ask(nimbus, heartbeat("b", leader=("another", epoch))), HeartbeatReply)
+
+
+def restored(tell: Callable[[Nimbus], object]) -> tuple[Nimbus, str, tuple[int, int]]:
+    """A Nimbus on a copy of its store from before `tell`; the topology, and the version its supervisor has come to."""
+    store = MemoryStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    copy = MemoryStore(store.cluster_id)
+    copy._values, copy._epoch = dict(store._values), store._epoch
+    tell(nimbus)
+    assignment = look(nimbus).assignment
+    assert assignment is not None
+    return make(copy), topology_id, (assignment.epoch, assignment.version)
+
+
+def test_a_restored_assignment_is_written_anew_above_what_the_supervisor_knows() -> None:
+    nimbus, topology_id, known = restored(lambda nimbus: ask(nimbus, Deactivate("wc")))
+    assert known == (1, 2)
+    answer = ask(nimbus, heartbeat(known={topology_id: known}))
+    assert isinstance(answer, HeartbeatReply)
+    assert [(a.epoch, a.version, a.status) for a in answer.assignments] == [(2, 3, Status.ACTIVE)]
+    again = ask(nimbus, heartbeat(known={topology_id: (2, 3)}))
+    assert isinstance(again, HeartbeatReply)
+    assert again.assignments == ()
+
+
+def test_what_a_supervisor_knows_of_later_leaders_or_impossible_versions_moves_nothing() -> None:
+    nimbus, topology_id, _ = restored(lambda nimbus: None)
+    for known in ((3, 9), (1, EPOCH_MAX), (1, 2**64 - 1)):
+        ask(nimbus, heartbeat(known={topology_id: known, "nothing": known}))
+        assignment = look(nimbus).assignment
+        assert assignment is not None
+        assert (assignment.epoch, assignment.version) == (1, 1)
 
 
 def test_next_deadline_is_the_soonest_thing_to_do() -> None:
