@@ -90,8 +90,9 @@ def bolt_task(
 
 
 def patient(task: BatchBoltTask | ManualBoltTask, patience_s: float) -> BoltTask:
-    """Have the task wait for a full batch, but no longer than that."""
-    task.fill = task.size
+    """Have the task wait for a full batch, or as much of it as senders have credit for, but no longer than that."""
+    task.fill = min(task.size, task.limit)
+    task.room = max(task.room, task.fill)
     task.patience_s = patience_s
     return task
 

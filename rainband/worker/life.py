@@ -6,12 +6,13 @@ ReliableSpouts are read from and written to the store from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from rainband.errors import ValueRefused
 from rainband.messaging.portions import Turns
 from rainband.messaging.values import decode_rows, encode_rows
+from rainband.worker.side import SideSpoutTask
 from rainband.worker.sides import Sides
 from rainband.worker.tasks import OnError
 from rainband.worker.wiring import LocalTask
@@ -109,16 +110,29 @@ class Life:
         self.sides.tell(made, getattr(made.instance, name), lambda error: self.report(made.task, error, None))
 
     def close(self, made: LocalTask) -> None:
-        if made.opened:
-            made.opened = False
+        """The last call of its instance, waited for."""
+        if self.leave(made):
+            try:
+                self.sides.call(made, last_call(made))
+            except BaseException as error:
+                self.report(made.task, error, None)
+
+    def move(self, made: LocalTask) -> None:
+        """The same where the worker works on: a call that waits for its source may be under way."""
+        if self.leave(made):
+            if isinstance(made.spout, SideSpoutTask):
+                made.spout.leave()
+            self.sides.tell(made, last_call(made), lambda error: self.report(made.task, error, None))
+
+    def leave(self, made: LocalTask) -> bool:
+        """Whether it had begun."""
+        opened, made.opened = made.opened, False
+        if opened:
             self.known.remove(made)
             self.reached.pop(made.task, None)
             if made.spout is not None:
                 made.spout.active = False
-            try:
-                self.sides.call(made, made.instance.close if made.spout is not None else made.instance.cleanup)
-            except BaseException as error:
-                self.report(made.task, error, None)
+        return opened
 
     def save_positions(self, tasks: list[LocalTask]) -> None:
         """Store the lowest unfinished position of each ReliableSpout that has one, if it changed."""
@@ -146,6 +160,11 @@ class Life:
         if changed:
             self.positions.put_many(changed)
             self.saved.update(changed)
+
+
+def last_call(made: LocalTask) -> Callable[[], object]:
+    last: Callable[[], object] = made.instance.close if made.spout is not None else made.instance.cleanup
+    return last
 
 
 def of_position(component: str, error: BaseException) -> BaseException:

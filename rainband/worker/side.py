@@ -288,6 +288,7 @@ class SideSpoutTask(SpoutTask):
         self.under_way = under_way
         self.pumping = False
         self.emitted = False
+        self.gone = False
         self.emits = True
         self.reliable: Reliable | None = None
         self.asynchronous = is_async(instance)
@@ -320,8 +321,7 @@ class SideSpoutTask(SpoutTask):
         if self.gate.blocked > 0 or room <= 0:
             self.limited = room <= 0
             return False
-        done = self.finished or (reliable is not None and reliable.finished)
-        if done or self.pumping or now < self.idle_until:
+        if self.ended or self.pumping or now < self.idle_until:
             return False
         self.pumping = True
         self.emitted = False
@@ -333,6 +333,11 @@ class SideSpoutTask(SpoutTask):
             self.paused_until = now + self.pace_s
         self.lane.submit(call)
         return False
+
+    @property
+    def ended(self) -> bool:
+        """Whether next_tuple has nothing more to say."""
+        return self.finished or (self.reliable is not None and self.reliable.finished)
 
     def replay_due(self, reliable: Reliable, now: float) -> None:
         """Emit again what is due, as far as gate and window let it."""
@@ -358,29 +363,31 @@ class SideSpoutTask(SpoutTask):
         if self.asynchronous:
             return self.pump_async(call)
         self.mark_position(call)
-        for _ in range(self.room):
+        more = True
+        while more:
             before = len(call.ops)
             call.check(self.user_next())
-            if not self.goes_on(call, before):
-                break
+            more = self.goes_on(call, before)
         return None
 
     async def pump_async(self, call: Call) -> None:
         self.mark_position(call)
-        for _ in range(self.room):
+        more = True
+        while more:
             before = len(call.ops)
             result: Any = self.user_next()
             if inspect.isawaitable(result):
                 result = await result
             call.check(result)
-            if not self.goes_on(call, before):
-                break
+            more = self.goes_on(call, before)
 
     def goes_on(self, call: Call, before: int) -> bool:
         """Whether next_tuple is called once more. What it has emitted leaves now, for that call may wait for long."""
-        emitted = len(call.ops) > before
+        emitted = len(call.ops) - before
         self.mark_position(call)
-        if not emitted or self.finished or not self.active:
+        self.pause_s = 0.0
+        self.room -= emitted
+        if emitted == 0 or self.room <= 0 or self.ended or not self.active or self.gate.blocked > 0:
             return False
         self.lane.results.part(call)
         return True
@@ -389,8 +396,16 @@ class SideSpoutTask(SpoutTask):
         position = self.reliable.position if self.reliable is not None else None
         call.ops.append(("position", position() if position is not None else None))
 
+    def leave(self) -> None:
+        """The task goes elsewhere, and reads on there from where it stood: what a call still emits here is dropped."""
+        self.gone = True
+        if self.pumping:
+            self.under_way.calls -= 1
+
     def apply(self, call: Call) -> None:
         """Deliver what `call` has emitted since the last time; it may still be adding to it."""
+        if self.gone:
+            return
         reliable = self.reliable
         book = reliable.book if reliable is not None and reliable.position is not None else None
         ops = call.ops
@@ -407,7 +422,8 @@ class SideSpoutTask(SpoutTask):
                 reliable.stands_at(op[1])
 
     def back(self, call: Call) -> None:
-        self.under_way.calls -= 1
+        if call.subject != "next" or not self.gone:
+            self.under_way.calls -= 1
         self.apply(call)
         if call.error is not None:
             self.error(call.error)
@@ -416,8 +432,6 @@ class SideSpoutTask(SpoutTask):
                 self.reliable.book.end()
             self.pumping = False
             self.calls += 1
-            if call.error is None:
-                self.pause_s = 0.0
             if not self.emitted:
                 self.idle_until = self.emitter.agenda.now + self.wait_s
 

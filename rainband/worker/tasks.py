@@ -108,6 +108,9 @@ class BoltTask(Runner):
         if self.at >= len(self.batch):
             self.batch = self.take()
             self.at = 0
+        elif len(self.batch) - self.at < self.fill:
+            self.batch = self.batch[self.at :] + self.take()
+            self.at = 0
         limit = self.budget
         piece: i64 = 1
         done = self.turn(piece)

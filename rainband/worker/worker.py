@@ -198,7 +198,7 @@ class Worker:
             return task, []
         rest = made.bolt.leftover() if made.bolt is not None else []
         self.life.save_positions([made])
-        self.life.close(made)
+        self.life.move(made)
         return task, rest
 
     def outbox_of(self, task: int) -> Outbox | None:

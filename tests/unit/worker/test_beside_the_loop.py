@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from kit.bench import Bench
-from kit.parts import Pass, ReliableNumbers, Sink
+from kit.parts import Numbers, Pass, ReliableNumbers, Sink
 from rainband.clock import Clock
 from rainband.records import Slot, Status
 from rainband.topology.builder import TopologyBuilder
@@ -236,3 +237,112 @@ def test_a_timeout_is_started_anew_wherever_the_acker_is(ackers: int | None, pla
     bench.run_drained(8000)
     assert bench.total("numbers", "acked") == 5
     assert bench.total("numbers", "timed_out") == 0
+
+
+class Grumpy(Spout):
+    """Raises at each fortieth call."""
+
+    outputs = ("n",)
+
+    def open(self, context: TopologyContext) -> None:
+        self.number = 0
+
+    def next_tuple(self) -> None:
+        self.number += 1
+        if self.number % 40 == 0:
+            raise ValueError("now and then")
+        self.emit([self.number], message_id=self.number)
+
+
+class AsyncGrumpy(Grumpy):
+    """The same from a coroutine."""
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        Grumpy.next_tuple(self)
+
+
+@pytest.mark.parametrize("spout", [Grumpy, AsyncGrumpy])
+def test_a_spout_that_raises_now_and_then_pauses_for_a_second_each_time(spout: type[Spout]) -> None:
+    builder = TopologyBuilder("grumpy")
+    builder.set_spout("grumpy", spout())
+    builder.set_bolt("sink", Sink()).shuffle_grouping("grumpy")
+    bench = Bench(builder.create_topology(), 1)
+    for _ in range(10_500):
+        bench.round()
+    assert bench.total("grumpy", "emitted") == 11 * 39
+
+
+class Ends(AsyncNumbers):
+    """Waits for ever when it is called after its end."""
+
+    async def next_tuple(self) -> None:  # type: ignore[override]
+        if self.at == 5:
+            await asyncio.sleep(1e9)
+        ReliableNumbers.next_tuple(self)
+        if self.at == 5:
+            self.finish()
+
+
+def test_nothing_is_called_after_finish() -> None:
+    builder = TopologyBuilder("ends")
+    builder.set_spout("ends", Ends(100))
+    builder.set_bolt("sink", Sink()).shuffle_grouping("ends")
+    bench = Bench(builder.create_topology(), 1)
+    bench.run_drained(1000)
+    assert bench.total("sink", "executed") == 5
+
+
+def test_a_task_that_waits_for_its_source_moves() -> None:
+    for event in (IN_CALL, GO, TOLD):
+        event.clear()
+    builder = TopologyBuilder("moves")
+    builder.set_spout("waits", Waits())
+    builder.set_bolt("sink", Sink(), parallelism=2).shuffle_grouping("waits")
+    topology = builder.create_topology()
+    names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
+    bench = Threaded(topology, 2, place=[0 if name == "waits" else at % 2 for at, name in enumerate(names)])
+    old = bench.alive[bench.slots[0]]
+    try:
+        for _ in range(3):
+            bench.round()
+        assert IN_CALL.wait(10)
+        bench.round()
+        bench.apply([1 if name == "waits" else at for name, at in zip(names, bench.place, strict=True)])
+        assert old.sides.in_flight == 1  # its close, which waits for the call
+    finally:
+        GO.set()
+    while old.sides.in_flight:
+        bench.round()
+    assert bench.total("sink", "executed") <= 1 + bench.total("waits", "emitted")
+    for worker in bench.alive.values():
+        worker.sides.close()
+
+
+class Batches(Bolt):
+    """Notes the size of each batch."""
+
+    def prepare(self, context: TopologyContext) -> None:
+        self.sizes: list[int] = []
+
+    def execute_batch(self, tups: Sequence[Tuple]) -> None:
+        self.sizes.append(len(tups))
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize(("size", "credit"), [(50, 4096), (513, 4096), (1000, 4096), (100, 64)])
+def test_a_batch_is_as_full_as_credit_lets_it_be(size: int, credit: int, at: int) -> None:
+    config: dict[str, object] = {
+        "topology.executor.receive.buffer.size": credit,
+        "topology.batch.size": size,
+        "topology.batch.timeout.ms": 200,
+    }
+    builder = TopologyBuilder("batches", config=config)
+    builder.set_spout("numbers", Numbers(10_000_000, tracked=False))
+    builder.set_bolt("batches", Batches()).shuffle_grouping("numbers")
+    bench = bench_of(builder, {"batches": at})
+    for _ in range(500):
+        bench.round()
+    (bolt,) = bench.instances("batches")
+    sizes = bolt.sizes  # type: ignore[attr-defined]
+    assert set(sizes) == {min(size, credit)}
+    assert len(sizes) >= 40
