@@ -226,11 +226,15 @@ class Service:
             self._server.reply(one.peer, one.request_id, self._not_leader())
 
     def _make_way(self, beat: Heartbeat, now: float) -> None:
-        """Lead anew, above the epoch a supervisor has heard of: the state is from a copy, or somebody else leads."""
-        epoch = self._nimbus.outdone_by(beat) if self._nimbus is not None else 0
-        if epoch:
+        """Lead anew, above the epoch a supervisor has heard of: the state is from a copy, or somebody else leads.
+
+        Not where the store itself is at a later epoch than ours: then this Nimbus is the one that was replaced.
+        """
+        nimbus, opened = self._nimbus, self._opened
+        epoch = nimbus.outdone_by(beat) if nimbus is not None else 0
+        if nimbus is not None and epoch and (opened.shared or opened.store.read_all().epoch == nimbus.epoch):
             self._above = max(self._above, epoch)
-            self._opened.election.resign()
+            opened.election.resign()
             self._step_down(f"supervisor {beat.supervisor[:80]!r} has heard of epoch {epoch}")
             self._look_who_leads(now)
 

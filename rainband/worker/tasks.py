@@ -55,6 +55,7 @@ class BoltTask(Runner):
         self.fill: i64 = 1
         self.patience_s = 0.0
         self.due_at = float("inf")
+        self.late_tick: Callable[[], object] | None = None
         self.on_error: OnError | None = None
 
     @property
@@ -103,6 +104,10 @@ class BoltTask(Runner):
 
         In pieces of 1, 8, 64 ... calls, with a look at the clock after each: whoever asks a worker waits for a turn.
         """
+        late_tick = self.late_tick
+        if late_tick is not None:
+            self.late_tick = None
+            late_tick()
         if self.patience_s > 0.0 and self.holds():
             return begin
         if self.at >= len(self.batch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -453,7 +454,7 @@ class Worker:
             if made.bolt is not None and now >= made.bolt.due_at:
                 self.agenda.mark(made.bolt)
         for made in self.ticks:
-            if made.opened and now >= made.tick_due and not held_back(made):
+            if made.opened and now >= made.tick_due:
                 assert made.tick_s is not None
                 made.tick_due += made.tick_s * (1 + (now - made.tick_due) // made.tick_s)
                 self.tick(made)
@@ -472,8 +473,7 @@ class Worker:
         self.links.flush(now, self.network)
         self.timer_at = min(now + TIMER_S, deadline)
         for made in self.ticks:
-            if not held_back(made):
-                self.timer_at = min(self.timer_at, made.tick_due)
+            self.timer_at = min(self.timer_at, made.tick_due)
 
     def measure(self, spout: SpoutTask, window: Window, now: float) -> None:
         pending = len(spout.emitter.pending)
@@ -490,14 +490,14 @@ class Worker:
             self.books.settle()
 
     def tick(self, made: LocalTask) -> None:
-        if made.bolt is not None:
+        """Call `tick` of a bolt; while what it emits would have to wait, that stands in line with the bolt's input."""
+        bolt = made.bolt
+        if bolt is not None and bolt.gate.blocked > 0:
+            bolt.late_tick = partial(self.sides.tick, made)
+            self.agenda.mark(bolt)
+        elif bolt is not None:
             self.sides.tick(made)
 
     def beat(self, now: float) -> WorkerBeat:
         """What this worker says of itself; errors are handed over once."""
         return make_beat(self, now)
-
-
-def held_back(made: LocalTask) -> bool:
-    """Whether what a tick emits would have to wait: then the tick does."""
-    return made.bolt is not None and made.bolt.gate.blocked > 0

@@ -7,6 +7,9 @@ import pytest
 from kit.bench import Bench
 from kit.parts import Numbers, Sink, Twice
 from rainband.topology.builder import TopologyBuilder
+from rainband.topology.components import Bolt
+from rainband.topology.context import TopologyContext
+from rainband.topology.tuples import Tuple
 
 ENDLESS = 10_000_000
 WHERE = pytest.mark.parametrize("sink_at", [0, 1])
@@ -93,3 +96,33 @@ def test_a_spout_and_a_bolt_take_turns(credit: int, sink_at: int) -> None:
     builder.set_bolt("twice", Twice()).shuffle_grouping("numbers")
     builder.set_bolt("sink", Sink()).shuffle_grouping("twice").shuffle_grouping("direct")
     assert even(shares(bench_of(builder, sink_at), "emitted", "direct", "twice"), 0.45)
+
+
+class Ticking(Bolt):
+    """Emits two for each tuple; counts its ticks."""
+
+    outputs = ("n",)
+
+    def prepare(self, context: TopologyContext) -> None:
+        self.ticks = 0
+
+    def execute(self, tup: Tuple) -> None:
+        self.emit([tup["n"]])
+        self.emit([tup["n"]])
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+
+@CREDIT
+@WHERE
+def test_a_tick_has_its_turn_too(credit: int, sink_at: int) -> None:
+    builder = builder_with(credit)
+    builder.set_spout("numbers", Numbers(ENDLESS, tracked=False))
+    ticking = builder.set_bolt("ticking", Ticking(), parallelism=2, config={"topology.tick.tuple.freq.secs": 0.1})
+    ticking.shuffle_grouping("numbers")
+    builder.set_bolt("sink", Sink()).shuffle_grouping("ticking")
+    bench = bench_of(builder, sink_at)
+    for _ in range(2000):
+        bench.round()
+    assert all(bolt.ticks in (19, 20) for bolt in bench.instances("ticking"))  # type: ignore[attr-defined]
