@@ -457,19 +457,22 @@ class Agenda:
             self.places += 1
             waiter.place = self.places
 
-    def is_next(self, spout: Waiter) -> bool:
-        """Whether a spout that was shut out may run, and has waited longer than any bolt that may."""
-        if spout.gate.blocked > 0:
-            return False
+    def first_place(self) -> i64:
+        """That of the bolt which has waited longest and may run; beyond all when there is none."""
+        place: i64 = self.places + 1
         for runner in self.first:
-            if runner.place < spout.place:
-                return False
-        return True
+            place = min(place, runner.place)
+        return place
 
     def spout_is_next(self) -> bool:
+        """Whether a spout that was shut out may run, and has waited longer than any bolt that may."""
+        place: i64 = -1
         for spout in self.shut_out:
-            if self.is_next(spout):
-                return True
+            if spout.gate.blocked == 0:
+                if place < 0:
+                    place = self.first_place()
+                if spout.place < place:
+                    return True
         return False
 
     def give_way(self, level: int) -> None:

@@ -265,7 +265,10 @@ class SideBoltTask(BoltTask):
 
 
 class SideSpoutTask(SpoutTask):
-    """A spout task whose callbacks run on a lane; one round of next_tuple is under way at a time."""
+    """A spout task whose callbacks run on a lane; one round of next_tuple is under way at a time.
+
+    None while it is `told` that it is active, or is not.
+    """
 
     def __init__(
         self,
@@ -287,6 +290,7 @@ class SideSpoutTask(SpoutTask):
         self.lane = lane
         self.under_way = under_way
         self.pumping = False
+        self.told = 0
         self.emitted = False
         self.gone = False
         self.emits = True
@@ -321,7 +325,7 @@ class SideSpoutTask(SpoutTask):
         if self.gate.blocked > 0 or room <= 0:
             self.limited = room <= 0
             return False
-        if self.ended or self.pumping or now < self.idle_until:
+        if self.ended or self.pumping or self.told or now < self.idle_until:
             return False
         self.pumping = True
         self.emitted = False

@@ -29,17 +29,24 @@ class Waited:
 
 
 class Told:
-    """Owner of a call nobody waits for, which emits nothing: activate, deactivate."""
+    """Owner of a call nobody waits for, which emits nothing: activate, deactivate, the last of a task that moves."""
 
     emits = False
 
-    def __init__(self, under_way: UnderWay, report: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, spout: SideSpoutTask | None, under_way: UnderWay, report: Callable[[BaseException], None]
+    ) -> None:
+        self.spout = spout
         self.under_way = under_way
         self.report = report
         under_way.calls += 1
+        if spout is not None:
+            spout.told += 1
 
     def back(self, call: Call) -> None:
         self.under_way.calls -= 1
+        if self.spout is not None:
+            self.spout.told -= 1
         if call.error is not None:
             self.report(call.error)
 
@@ -165,7 +172,9 @@ class Sides:
         """Call a callback of `made` where its callbacks run, after what is under way there; `report` what it raises."""
         lane = self.lane_of.get(made.task)
         if lane is not None:
-            lane.submit(Call(Told(self.under_way, report), function, made.component, name_of(function)))
+            spout = made.spout if isinstance(made.spout, SideSpoutTask) else None
+            owner = Told(spout, self.under_way, report)
+            lane.submit(Call(owner, function, made.component, name_of(function)))
             return
         try:
             self.call(made, function)

@@ -433,12 +433,13 @@ class Worker:
         """A turn for each spout that found its gate shut at its turn, if no bolt has waited longer."""
         agenda = self.agenda
         turn = max(TURN, SHARE * len(self.wiring.tasks))
+        place = agenda.first_place()
         shut_out, agenda.shut_out = agenda.shut_out, []
         for spout in shut_out:
             assert isinstance(spout, SpoutTask)
             if self.books.spouts.get(spout.task) is not spout:
                 continue
-            if not agenda.is_next(spout):
+            if spout.gate.blocked > 0 or spout.place > place:
                 agenda.shut_out.append(spout)
                 continue
             spout.place = 0

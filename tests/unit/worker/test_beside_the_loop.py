@@ -176,15 +176,21 @@ class Threaded(Bench):
         return self.alive[slot]
 
 
+def until_called(bench: Bench) -> None:
+    for _ in range(10_000):
+        bench.round()
+        if IN_CALL.wait(0.001):
+            return
+    raise AssertionError("next_tuple was not called")
+
+
 def test_a_pause_does_not_wait_for_a_source() -> None:
     builder = TopologyBuilder("waits")
     builder.set_spout("waits", Waits())
     builder.set_bolt("sink", Sink()).shuffle_grouping("waits")
     bench = Threaded(builder.create_topology(), 1)
     try:
-        for _ in range(3):
-            bench.round()
-        assert IN_CALL.wait(10)
+        until_called(bench)
         bench.apply(bench.place, Status.INACTIVE)
         assert not TOLD.is_set()
     finally:
@@ -303,10 +309,7 @@ def test_a_task_that_waits_for_its_source_moves() -> None:
     bench = Threaded(topology, 2, place=[0 if name == "waits" else at % 2 for at, name in enumerate(names)])
     old = bench.alive[bench.slots[0]]
     try:
-        for _ in range(3):
-            bench.round()
-        assert IN_CALL.wait(10)
-        bench.round()
+        until_called(bench)
         bench.apply([1 if name == "waits" else at for name, at in zip(names, bench.place, strict=True)])
         assert old.sides.in_flight == 1  # its close, which waits for the call
     finally:
@@ -346,3 +349,31 @@ def test_a_batch_is_as_full_as_credit_lets_it_be(size: int, credit: int, at: int
     sizes = bolt.sizes  # type: ignore[attr-defined]
     assert set(sizes) == {min(size, credit)}
     assert len(sizes) >= 40
+
+
+class Connects(Spout):
+    """Takes half a second to become active."""
+
+    outputs = ("n",)
+
+    def open(self, context: TopologyContext) -> None:
+        self.connected = False
+
+    async def activate(self) -> None:
+        await asyncio.sleep(0.5)
+        self.connected = True
+
+    async def next_tuple(self) -> None:
+        self.emit([self.connected], message_id=1)
+        self.finish()
+
+
+def test_next_tuple_waits_for_activate() -> None:
+    builder = TopologyBuilder("connects")
+    builder.set_spout("connects", Connects())
+    builder.set_bolt("sink", Sink()).shuffle_grouping("connects")
+    bench = Bench(builder.create_topology(), 1)
+    bench.run_drained(2000)
+    bench.apply(bench.place, Status.INACTIVE)
+    bench.apply(bench.place, Status.ACTIVE)
+    assert [sink.seen for sink in bench.instances("sink")] == [[True]]  # type: ignore[attr-defined]
