@@ -237,8 +237,16 @@ class Laws:
                     desk.oracle.overdue(desk.life(task), task, world.time, calm_since, quiet_since)
 
     def _whole_since(self, process: WorkerProcess) -> float:
-        """When the last worker of its topology came up: before, a verdict may wait for an acker that is not there."""
-        own = [other for other in self.world.processes() if other.topology_id == process.topology_id]
-        booted = {other.slot: other.booted_at for other in own}
+        """When the last worker of its topology was told of the newest assignment, and ran.
+
+        Before, a verdict may wait for an acker that is not there, or go where it was.
+        """
         assert process.worker is not None
-        return max(booted.get(slot, float("inf")) for slot in process.worker.assignment.slots())
+        assignment = process.worker.assignment
+        own = [other for other in self.world.processes() if other.topology_id == process.topology_id]
+        placed = {
+            other.slot: other.placed_at
+            for other in own
+            if other.worker is not None and other.worker.assignment.version == assignment.version
+        }
+        return max(placed.get(slot, float("inf")) for slot in assignment.slots())

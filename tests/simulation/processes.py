@@ -72,6 +72,7 @@ class WorkerProcess:
         self.token = 0
         self.stepped_at = 0.0
         self.booted_at = float("inf")
+        self.placed_at = float("inf")
         self.passed_at = 0.0
         self.passes = 0
         self.received = 0
@@ -139,7 +140,7 @@ class WorkerProcess:
             pid=self.pid,
         )  # fmt: skip
         self.desk.worker = self.worker
-        self.booted_at = self.world.time
+        self.booted_at = self.placed_at = self.world.time
         self.passed_at = self.host.clock.now()
         self.beat(self.passed_at)
         self.run()
@@ -204,6 +205,8 @@ class WorkerProcess:
             before = self.worker.assignment
             self.worker.apply(message.assignment, now)
             after = self.worker.assignment
+            if after is not before:
+                self.placed_at = self.world.time
             if (after.epoch, after.version) < (before.epoch, before.version):
                 self.world.wrong("A1", f"{self.address} goes back from version {before.version} to {after.version}")
             if not message.assignment.on(self.slot):
