@@ -357,7 +357,7 @@ class SideSpoutTask(SpoutTask):
     def wanted_at(self) -> float:
         reliable = self.reliable
         replay_at = float("inf") if reliable is None else max(self.paused_until, reliable.book.next_due())
-        if self.pumping or (reliable is not None and reliable.finished):
+        if self.pumping or self.told or (reliable is not None and reliable.finished):
             return replay_at
         return min(SpoutTask.wanted_at(self), replay_at)
 

@@ -373,7 +373,9 @@ def test_next_tuple_waits_for_activate() -> None:
     builder.set_spout("connects", Connects())
     builder.set_bolt("sink", Sink()).shuffle_grouping("connects")
     bench = Bench(builder.create_topology(), 1)
+    bench.round()
+    bench.round()
+    (worker,) = bench.alive.values()
+    assert worker.step(bench.clock.now()) > bench.clock.now()  # it sleeps meanwhile
     bench.run_drained(2000)
-    bench.apply(bench.place, Status.INACTIVE)
-    bench.apply(bench.place, Status.ACTIVE)
     assert [sink.seen for sink in bench.instances("sink")] == [[True]]  # type: ignore[attr-defined]
