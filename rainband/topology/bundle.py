@@ -7,6 +7,7 @@ a fresh private directory that takes its final name only when complete.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -200,19 +201,26 @@ def open_bundle(data: bytes, directory: Path) -> None:
 
     Raises InvalidTopology when the bundle breaks a rule (then nothing was written), OSError when the disk does.
     """
-    _check_directory(data)
     fresh = directory.parent / f".{directory.name}.{secrets.token_hex(8)}"
+    with _archive_of(data) as archive:
+        entries = _checked(archive)
+        fresh.mkdir(0o700)
+        try:
+            for entry in entries:
+                _extract(archive, entry, fresh)
+            (fresh / CODE).mkdir(0o700, exist_ok=True)
+            _take_place(fresh, directory)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _archive_of(data: bytes) -> Iterator[zipfile.ZipFile]:
+    """The bundle to read; what breaks on the way becomes InvalidTopology."""
+    _check_directory(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = _checked(archive)
-            fresh.mkdir(0o700)
-            try:
-                for entry in entries:
-                    _extract(archive, entry, fresh)
-                (fresh / CODE).mkdir(0o700, exist_ok=True)
-                _take_place(fresh, directory)
-            finally:
-                shutil.rmtree(fresh, ignore_errors=True)
+            yield archive
     except InvalidTopology:
         raise
     except MALFORMED as error:
@@ -233,16 +241,10 @@ def is_opened(bundle: Path, directory: Path, at_ns: int) -> bool:
 
 def open_again(data: bytes, directory: Path, at_ns: int) -> None:
     """Put back, synced, what `is_opened` misses, and leave the rest alone. Raises as open_bundle does."""
-    _check_directory(data)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for entry in _lost(_checked(archive), directory, at_ns):
-                (directory / entry.filename).unlink(missing_ok=True)
-                _extract(archive, entry, directory, sync=True)
-    except InvalidTopology:
-        raise
-    except MALFORMED as error:
-        raise _refused(f"{type(error).__name__}: {error}") from None
+    with _archive_of(data) as archive:
+        for entry in _lost(_checked(archive), directory, at_ns):
+            (directory / entry.filename).unlink(missing_ok=True)
+            _extract(archive, entry, directory, sync=True)
     (directory / CODE).mkdir(0o700, exist_ok=True)
 
 

@@ -202,14 +202,10 @@ class Books:
         """Start the timeout of a tree's root anew, wherever its spout and its ledger are."""
         root = int(tree.root)
         self.touch_root(root)
-        spout_box = self.outbox_of(self.spout_task(root))
-        keeper_box = self.outbox_of(self.keeper(root))
-        if spout_box is not None:
-            spout_box.touches.append(root)
-            spout_box.mark()
-        if keeper_box is not None and keeper_box is not spout_box:
-            keeper_box.touches.append(root)
-            keeper_box.mark()
+        for box in dict.fromkeys((self.outbox_of(self.spout_task(root)), self.outbox_of(self.keeper(root)))):
+            if box is not None:
+                box.touches.append(root)
+                box.mark()
 
     def touch_root(self, root: int) -> None:
         """The same for what is kept here."""

@@ -102,12 +102,12 @@ class Life:
                 made.spout.active = active
                 made.spout.idle_until = 0.0
                 if active is not self.active:
-                    self.tell(made, "activate" if active else "deactivate")
+                    self.tell(made, made.instance.activate if active else made.instance.deactivate)
         self.active = active
 
-    def tell(self, made: LocalTask, name: str) -> None:
+    def tell(self, made: LocalTask, function: Callable[[], object]) -> None:
         """Not waited for: a call of next_tuple that waits for its source may be under way."""
-        self.sides.tell(made, getattr(made.instance, name), lambda error: self.report(made.task, error, None))
+        self.sides.tell(made, function, lambda error: self.report(made.task, error, None))
 
     def close(self, made: LocalTask) -> None:
         """The last call of its instance, waited for."""
@@ -118,11 +118,11 @@ class Life:
                 self.report(made.task, error, None)
 
     def move(self, made: LocalTask) -> None:
-        """The same where the worker works on: a call that waits for its source may be under way."""
+        """The same where the worker works on."""
         if self.leave(made):
             if isinstance(made.spout, SideSpoutTask):
                 made.spout.leave()
-            self.sides.tell(made, last_call(made), lambda error: self.report(made.task, error, None))
+            self.tell(made, last_call(made))
 
     def leave(self, made: LocalTask) -> bool:
         """Whether it had begun."""

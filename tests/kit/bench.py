@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Self
 
 from rainband.clock import VirtualClock
 from rainband.cluster.positions import MemoryPositions
 from rainband.messaging.network import Fate, MemoryHub
 from rainband.records import Assignment, Placement, Slot, Status, WorkerBeat
+from rainband.topology.builder import TopologyBuilder
 from rainband.topology.graph import Topology
 from rainband.worker.worker import Worker
 
@@ -42,6 +44,13 @@ class Bench:
         for slot in self.slots:
             if self.assignment.on(slot):
                 self.start(slot)
+
+    @classmethod
+    def placed(cls, builder: TopologyBuilder, place: Mapping[str, int], workers: int = 2) -> Self:
+        """Each component in the worker that `place` says, or in the first."""
+        topology = builder.create_topology()
+        names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
+        return cls(topology, workers, place=[place.get(name, 0) for name in names])
 
     def assign(self, place: Sequence[int], status: Status = Status.ACTIVE) -> Assignment:
         self.version += 1

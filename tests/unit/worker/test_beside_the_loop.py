@@ -123,12 +123,6 @@ class Holds(ManualBolt):
 CLOCK: list[Clock] = []
 
 
-def bench_of(builder: TopologyBuilder, place: dict[str, int], workers: int = 2) -> Bench:
-    topology = builder.create_topology()
-    names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
-    return Bench(topology, workers, place=[place.get(name, 0) for name in names])
-
-
 def test_rows_of_a_slow_source_arrive_one_by_one() -> None:
     builder = TopologyBuilder("slow")
     builder.set_spout("fitful", Fitful(10))
@@ -151,7 +145,7 @@ def test_rows_wait_for_a_worker_that_is_away_and_are_no_dead_letters(spout: type
     builder = TopologyBuilder("away", config=config)
     builder.set_spout("numbers", spout(400))
     builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
-    bench = bench_of(builder, {"sink": 1})
+    bench = Bench.placed(builder, {"sink": 1})
     for _ in range(20):
         bench.round()
     bench.kill(bench.slots[1])
@@ -207,7 +201,7 @@ def test_a_tick_waits_while_its_bolt_is_held_back() -> None:
     builder.set_spout("numbers", ReliableNumbers(0))
     builder.set_bolt("talkative", Talkative()).shuffle_grouping("numbers")
     builder.set_bolt("sink", Sink()).shuffle_grouping("talkative")
-    bench = bench_of(builder, {"sink": 1})
+    bench = Bench.placed(builder, {"sink": 1})
     for _ in range(50):
         bench.round()
     bench.kill(bench.slots[1])
@@ -238,7 +232,7 @@ def test_a_timeout_is_started_anew_wherever_the_acker_is(ackers: int | None, pla
     builder.set_bolt("pass", Pass()).shuffle_grouping("numbers")
     ticks = {"topology.tick.tuple.freq.secs": 0.2}
     builder.set_bolt("holds", Holds(), config=ticks).shuffle_grouping("pass")
-    bench = bench_of(builder, dict(zip(("numbers", "holds", "__acker"), place, strict=True)), 3)
+    bench = Bench.placed(builder, dict(zip(("numbers", "holds", "__acker"), place, strict=True)), 3)
     CLOCK[:] = [bench.clock]
     bench.run_drained(8000)
     assert bench.total("numbers", "acked") == 5
@@ -342,7 +336,7 @@ def test_a_batch_is_as_full_as_credit_lets_it_be(size: int, credit: int, at: int
     builder = TopologyBuilder("batches", config=config)
     builder.set_spout("numbers", Numbers(10_000_000, tracked=False))
     builder.set_bolt("batches", Batches()).shuffle_grouping("numbers")
-    bench = bench_of(builder, {"batches": at})
+    bench = Bench.placed(builder, {"batches": at})
     for _ in range(500):
         bench.round()
     (bolt,) = bench.instances("batches")

@@ -20,12 +20,6 @@ def builder_with(credit: int) -> TopologyBuilder:
     return TopologyBuilder("turns", config={"topology.executor.receive.buffer.size": credit})
 
 
-def bench_of(builder: TopologyBuilder, sink_at: int) -> Bench:
-    topology = builder.create_topology()
-    names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
-    return Bench(topology, 2, place=[sink_at if name == "sink" else 0 for name in names])
-
-
 def shares(bench: Bench, counter: str, *components: str) -> list[int]:
     """What each task of `components` has done in the second half of a while."""
     found: list[dict[int, int]] = []
@@ -50,7 +44,7 @@ def test_bolts_of_one_component_take_turns(credit: int, sink_at: int, tasks: int
     builder.set_spout("numbers", Numbers(ENDLESS, tracked=False))
     builder.set_bolt("twice", Twice(), parallelism=tasks).shuffle_grouping("numbers")
     builder.set_bolt("sink", Sink()).shuffle_grouping("twice")
-    assert even(shares(bench_of(builder, sink_at), "executed", "twice"))
+    assert even(shares(Bench.placed(builder, {"sink": sink_at}), "executed", "twice"))
 
 
 @CREDIT
@@ -61,7 +55,7 @@ def test_components_that_fill_one_target_take_turns(credit: int, sink_at: int) -
         builder.set_spout(f"of-{name}", Numbers(ENDLESS, tracked=False))
         builder.set_bolt(name, Twice()).shuffle_grouping(f"of-{name}")
     builder.set_bolt("sink", Sink()).shuffle_grouping("x").shuffle_grouping("y")
-    assert even(shares(bench_of(builder, sink_at), "executed", "x", "y"))
+    assert even(shares(Bench.placed(builder, {"sink": sink_at}), "executed", "x", "y"))
 
 
 @CREDIT
@@ -71,7 +65,7 @@ def test_spouts_of_one_component_take_turns(credit: int, sink_at: int, tasks: in
     builder = builder_with(credit)
     builder.set_spout("numbers", Numbers(ENDLESS, tracked=False), parallelism=tasks)
     builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
-    assert even(shares(bench_of(builder, sink_at), "emitted", "numbers"))
+    assert even(shares(Bench.placed(builder, {"sink": sink_at}), "emitted", "numbers"))
 
 
 @CREDIT
@@ -84,7 +78,7 @@ def test_spouts_of_several_components_take_turns(credit: int, sink_at: int) -> N
     sink = builder.set_bolt("sink", Sink())
     for name in names:
         sink.shuffle_grouping(name)
-    assert even(shares(bench_of(builder, sink_at), "emitted", *names))
+    assert even(shares(Bench.placed(builder, {"sink": sink_at}), "emitted", *names))
 
 
 @CREDIT
@@ -95,7 +89,7 @@ def test_a_spout_and_a_bolt_take_turns(credit: int, sink_at: int) -> None:
     builder.set_spout("direct", Numbers(ENDLESS, tracked=False))
     builder.set_bolt("twice", Twice()).shuffle_grouping("numbers")
     builder.set_bolt("sink", Sink()).shuffle_grouping("twice").shuffle_grouping("direct")
-    assert even(shares(bench_of(builder, sink_at), "emitted", "direct", "twice"), 0.45)
+    assert even(shares(Bench.placed(builder, {"sink": sink_at}), "emitted", "direct", "twice"), 0.45)
 
 
 class Ticking(Bolt):
@@ -122,7 +116,7 @@ def test_a_tick_has_its_turn_too(credit: int, sink_at: int) -> None:
     ticking = builder.set_bolt("ticking", Ticking(), parallelism=2, config={"topology.tick.tuple.freq.secs": 0.1})
     ticking.shuffle_grouping("numbers")
     builder.set_bolt("sink", Sink()).shuffle_grouping("ticking")
-    bench = bench_of(builder, sink_at)
+    bench = Bench.placed(builder, {"sink": sink_at})
     for _ in range(2000):
         bench.round()
     assert all(bolt.ticks in (19, 20) for bolt in bench.instances("ticking"))  # type: ignore[attr-defined]
