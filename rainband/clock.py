@@ -1,12 +1,16 @@
 """The only reader of clocks. Everything else is told the time.
 
-Seconds are floats. `monotonic` time decides (timeouts, leases, rates); `wall` time is only ever shown to people.
+Seconds are floats. Monotonic time decides (timeouts, rates); it stands still while the machine sleeps, so that nobody
+is declared dead for that. Leases that others wait out go by the time since boot, which does not. Wall time is only ever
+shown to people.
 """
 
 from __future__ import annotations
 
 import time
 from typing import Protocol
+
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
@@ -25,6 +29,10 @@ class SystemClock:
 
     def wall(self) -> float:
         return time.time()
+
+    def since_boot(self) -> float:
+        """Seconds since the machine was started, the same in all its processes; sleep counts."""
+        return time.clock_gettime(_SINCE_BOOT)
 
 
 class VirtualClock:

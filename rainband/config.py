@@ -144,7 +144,7 @@ def _daemon_options() -> Iterator[Option]:
     secrets = "directory of files of mode 0600, one for each secret its workers may read"
     yield Option("supervisor.secrets.dir", "str", None, secrets, DAEMON)
     yield _seconds("supervisor.heartbeat.frequency.secs", 1.0, "how often a supervisor reports", DAEMON)
-    yield _seconds("supervisor.worker.timeout.secs", 30.0, "a worker stuck for longer is restarted", DAEMON)
+    yield _seconds("supervisor.worker.timeout.secs", 30.0, "a stopped worker is restarted, a stuck one named", DAEMON)
     yield _seconds("supervisor.worker.start.timeout.secs", 120.0, "a worker must answer by then", DAEMON)
     yield _seconds("supervisor.worker.shutdown.sleep.secs", 3.0, "from asking a worker to stop to killing it", DAEMON)
     kept = "logs of a topology that is gone from a host are deleted there after that long"

@@ -25,7 +25,6 @@ import msgspec
 from rainband.build import VERSION
 from rainband.clock import SystemClock
 from rainband.config import Config, expanded
-from rainband.errors import UsageError
 from rainband.messaging import frames
 from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
 from rainband.messaging.keys import Keys, key_file
@@ -37,6 +36,7 @@ from rainband.records import Assignment, Heartbeat, HeartbeatReply, Progress
 from rainband.records import Slot as SlotName
 from rainband.supervisor import ports, processes, slot
 from rainband.supervisor.disk import Disk, WorkerRecord
+from rainband.supervisor.lease import Lease
 from rainband.supervisor.localizer import Localizer
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.slot import Limits, State
@@ -95,7 +95,8 @@ class Supervisor:
         self.worker_timeout_s = float(config["supervisor.worker.timeout.secs"])
         self.lease_s = float(config["nimbus.supervisor.timeout.secs"])
         self.beat_s = float(config["worker.heartbeat.frequency.secs"])
-        self.confirmed_at = -math.inf
+        self.lease = Lease(self.lease_s)
+        self.asked_at = -math.inf
         self.replaced_at = math.inf
         self.heartbeat_s = float(config["supervisor.heartbeat.frequency.secs"])
         self.environment = processes.environment()
@@ -137,7 +138,11 @@ class Supervisor:
             self.stacks_wanted.setdefault(current.topology, {})[f"{self.host}:{port} pid {current.pid}"] = text
 
     def leased(self) -> bool:
-        return self.clock.now() <= self.confirmed_at + self.lease_s
+        return self.lease.held(self.clock.since_boot())
+
+    def overdue(self) -> bool:
+        now = self.clock.since_boot()
+        return not self.lease.held(now) and self.lease.overdue(now, home.read_lease(self.disk.topologies))
 
     def remember(self) -> None:
         """Write the memory down; a disk that does not take it costs a restart its memory, nothing now."""
@@ -256,6 +261,7 @@ class Supervisor:
                 station.feed(slot.Tick(), now)
             if station.stacks is not None:
                 station.look_for_stacks(now)
+            station.look_at_lease(now)
         self._send_obituaries(now)
         if now >= self.look_at:
             self._look(now)
@@ -271,7 +277,8 @@ class Supervisor:
             soonest = min(soonest, now + GONE_RETRY_S)
         if any(station.stacks is not None for station in self.stations.values()):
             soonest = min(soonest, now + BUSY_S)
-        return soonest
+        left_s = self.lease.until + self.lease.grace_s - self.clock.since_boot()
+        return min(soonest, now + left_s) if left_s > 0 else soonest
 
     def _watched(self) -> list[int]:
         return [station.process.fileno() for station in self.stations.values() if station.process is not None]
@@ -328,6 +335,7 @@ class Supervisor:
         if self.uplink.busy or not (now >= self.heartbeat_at or (changed and not self.nimbus_trouble)):
             return
         self.heartbeat_at = now + self.heartbeat_s
+        self.asked_at = self.clock.since_boot()
         self.uplink.report(self._heartbeat())
 
     def _heartbeat(self, *, stopping: bool = False) -> Heartbeat:
@@ -363,10 +371,10 @@ class Supervisor:
             station.told()
         for digest in reply.lacking:
             self.localizer.offer(digest)
-        first = self.confirmed_at == -math.inf
-        self.confirmed_at = now
+        first = self.lease.until == -math.inf
+        self.lease.confirmed(self.asked_at)
         with contextlib.suppress(OSError):
-            home.renew_lease(self.disk.topologies)
+            home.write_lease(self.disk.topologies, self.lease.until)
         before = (memory.cluster_id, memory.epoch)
         memory.cluster_id, memory.epoch = reply.cluster_id, reply.epoch
         if orders.newer or orders.dropped:
@@ -449,14 +457,15 @@ class Supervisor:
         """Stop all workers; assignments stay on disk, for the next start."""
         now = self.clock.now()
         until = now + self.limits.shutdown_s + STOP_S
-        for station in self.stations.values():
+        stations = self.stations.values()
+        for station in stations:
             station.feed(slot.Wanted(None), now)
-        while any(station.process is not None for station in self.stations.values()) and now < until:
+        while any(station.process is not None for station in stations) and now < until:
             for port, _token, message in self.control.poll(BUSY_S, self._watched()):
                 self.stations[port].hear(message, now)
             now = self.clock.now()
             self._see_ends(now)
-            for station in self.stations.values():
+            for station in stations:
                 if now >= station.slot.due:
                     station.feed(slot.Tick(), now)
 
@@ -479,29 +488,10 @@ def random_id() -> int:
     return int.from_bytes(os.urandom(8), "little") >> 1 or 1
 
 
-def slot_ports(config: Config, disk: Disk, count: int | None) -> tuple[int, ...]:
-    """`count` slots keep the ports they had and choose free ones for the rest; without a count, config says which.
-
-    A port that somebody else has by now is given up, unless a worker of ours is remembered or assigned there.
-    """
-    if count is None:
-        given: tuple[int, ...] = tuple(config["supervisor.slots.ports"])
-        return given
-    if count < 1:
-        raise UsageError(f"a supervisor cannot have {count} slots", "Give 1 or more")
-    host: str = config["supervisor.host"]
-    memory = disk.memory
-    needed = {*memory.workers, *wanted_by_port(memory.assignments, memory.supervisor)}
-    needed |= {found.port for found in processes.found_workers(disk.topologies)}
-    known = tuple(port for port in memory.ports if port in needed or ports.free(host, port))[:count]
-    more = ports.choose(count - len(known), host, frozenset(memory.ports)) if count > len(known) else ()
-    return (*known, *more)
-
-
 def run(config: Config, *, slots: int | None = None, stop_workers: bool = False) -> None:
     """Run a supervisor until SIGTERM or SIGINT. `slots`: a number of slots, instead of supervisor.slots.ports."""
     disk = Disk(expanded(config["state.dir"]).resolve(), config["supervisor.id"] or "")
-    supervisor = Supervisor(config, disk, slot_ports(config, disk, slots), stop_workers=stop_workers)
+    supervisor = Supervisor(config, disk, ports.slot_ports(config, disk, slots), stop_workers=stop_workers)
 
     def end(number: int, frame: FrameType | None) -> None:
         supervisor.stop()

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import psutil
 
-from rainband.errors import Refused
-from rainband.supervisor.processes import Identity, identify
+from rainband.config import Config
+from rainband.errors import Refused, UsageError
+from rainband.supervisor.disk import Disk
+from rainband.supervisor.orders import wanted_by_port
+from rainband.supervisor.processes import Identity, found_workers, identify
 
 FIRST_PORT = 6700
 HIGHEST_PORT = 65535
@@ -89,3 +92,22 @@ def describe_holder(port: int) -> str:
     with contextlib.suppress(OSError, psutil.Error):
         return f"pid {found.pid} ({psutil.Process(found.pid).name()})"
     return f"pid {found.pid}"
+
+
+def slot_ports(config: Config, disk: Disk, count: int | None) -> tuple[int, ...]:
+    """`count` slots keep the ports they had and choose free ones for the rest; without a count, config says which.
+
+    A port that somebody else has by now is given up, unless a worker of ours is remembered or assigned there.
+    """
+    if count is None:
+        given: tuple[int, ...] = tuple(config["supervisor.slots.ports"])
+        return given
+    if count < 1:
+        raise UsageError(f"a supervisor cannot have {count} slots", "Give 1 or more")
+    host: str = config["supervisor.host"]
+    memory = disk.memory
+    needed = {*memory.workers, *wanted_by_port(memory.assignments, memory.supervisor)}
+    needed |= {found.port for found in found_workers(disk.topologies)}
+    known = tuple(port for port in memory.ports if port in needed or free(host, port))[:count]
+    more = choose(count - len(known), host, frozenset(memory.ports)) if count > len(known) else ()
+    return (*known, *more)

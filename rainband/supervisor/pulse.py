@@ -5,7 +5,8 @@ C call can make it seem dead. A worker is given up when its counter stands still
 - its process is stopped (SIGSTOP) for `timeout_s`: nothing but a signal will ever wake it, or
 - it neither passes nor uses the CPU for `PATIENCE` times `timeout_s`: it waits for something that does not come.
 A worker that computes for an hour in one call is slow, and left alone. A wait of one call on the network is forgiven
-for longer than a stopped process, because user code may do it on purpose.
+for longer than a stopped process, because user code may do it on purpose. Either is a standstill after `timeout_s`,
+which is told once, so that somebody can look where the worker is.
 
 Time during which nobody looked (this supervisor was stopped, the machine slept) does not count against the worker.
 """
@@ -37,6 +38,7 @@ class Pulse:
         self.passed_at = now
         self.busy_at = now
         self.last: Sample | None = None
+        self.told = False
 
     def look(self, sample: Sample, now: float) -> str:
         """Why the worker is to be given up, or '' while it is not."""
@@ -47,6 +49,7 @@ class Pulse:
         last, self.last, self.looked_at = self.last, sample, now
         if last is None or sample.passes != last.passes:
             self.passed_at = self.busy_at = now
+            self.told = False
         elif sample.cpu_s - last.cpu_s > BUSY_SHARE * gap:
             self.busy_at = now
         if sample.stopped and now - self.passed_at >= self.timeout_s:
@@ -55,6 +58,11 @@ class Pulse:
             return f"neither progress nor CPU use for {now - self.passed_at:.0f} s"
         return ""
 
-    def silent_s(self, now: float) -> float:
-        """Seconds since the worker's loop last made a pass."""
-        return now - self.passed_at
+    def standstill(self, now: float) -> str:
+        """What is to be told of a worker that has been in one call for `timeout_s`, once each time; '' otherwise."""
+        silent_s = now - self.passed_at
+        if self.told or silent_s < self.timeout_s or self.last is None or self.last.stopped:
+            return ""
+        self.told = True
+        doing = "computing" if now - self.busy_at < silent_s / 2 else "waiting"
+        return f"in one call for {silent_s:.0f} s, {doing}: nothing else in its worker runs"

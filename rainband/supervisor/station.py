@@ -48,10 +48,12 @@ CRASHED_CODES = (1, NEVER_RAN_CODE)
 LAST_BEAT_S = 1.0
 STACKS_ASK_S = 0.5
 STACKS_DUMP_S = 0.3
+STACKS_CHARS_MAX = 8000
 IDLE_BEATS_TOLD = 4  # in a row at once: Nimbus compares those of all workers to be sure that everything is done
 ORPHAN_LOOKS = 40
 ORPHAN_LOOK_S = 0.05
 SYSTEM = "__system"
+UNCONFIRMED = "it is exclusive, and Nimbus has not confirmed it for a whole lease"
 
 
 class Shop(Protocol):
@@ -81,7 +83,10 @@ class Shop(Protocol):
     def collect_stacks(self, port: int, text: str) -> None: ...
 
     def leased(self) -> bool:
-        """Whether Nimbus has confirmed what runs here within the last lease."""
+        """Whether Nimbus has confirmed what runs here lately enough for what is exclusive to begin."""
+
+    def overdue(self) -> bool:
+        """Whether that was so long ago that what is exclusive should have ended by itself."""
 
     def remember(self) -> None: ...
 
@@ -91,10 +96,16 @@ class Shop(Protocol):
 
 @dataclass(slots=True)
 class StacksRequest:
-    """Stacks asked for at `at`; `dumped` once the process itself was told to write them, because nobody answered."""
+    """Stacks wanted since `at`; `dumped` once the process itself was told to write them, because nobody answered.
+
+    `asked`: somebody wants to see them. `standstill`: they belong into the record that says so of the task `turn`.
+    """
 
     at: float
     dumped: bool = False
+    asked: bool = False
+    standstill: str = ""
+    turn: int = 0
 
 
 class Station:
@@ -116,6 +127,7 @@ class Station:
         self.stacks: StacksRequest | None = None
         self.beats = 0
         self.idle_beats = 0
+        self.exclusive = False
         self.changed = False
 
     # The machine
@@ -215,8 +227,9 @@ class Station:
                 return slot.PortTaken(ports.describe_holder(self.port))
         except OSError as error:
             return slot.StartFailed(f"{error.strerror or error} ({error.filename or home})")
-        if not self.shop.leased() and is_exclusive(home):
-            return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
+        self.exclusive = is_exclusive(home)
+        if self.exclusive and not self.shop.leased():
+            return slot.StartFailed(UNCONFIRMED)
         name = SlotName(disk.memory.supervisor, self.port)
         shop = self.shop
         command = processes.worker_command(home, name, log, shop.lease_s, shop.beat_s, shop.keys_file, shop.secrets)
@@ -232,6 +245,7 @@ class Station:
     def adopt(self, process: Process, record: WorkerRecord, now: float) -> None:
         """Take over a worker that an earlier supervisor started."""
         self.process = process
+        self.exclusive = is_exclusive(self.shop.disk.home(record.topology))
         self.oom_kills = OomKills(process.pid)
         self._remember(record)
         self.feed(slot.Adopted(record.topology, process.pid), now)
@@ -291,6 +305,11 @@ class Station:
                 return log.read().decode(errors="replace")
         return ""
 
+    def look_at_lease(self, now: float) -> None:
+        """Kill a worker that should have ended with the lease, and has not."""
+        if self.process is not None and self.exclusive and self.shop.overdue():
+            self.feed(slot.Stalled(self.process.pid, UNCONFIRMED), now)
+
     def look(self, now: float) -> None:
         """Once a second: is the worker only slow?"""
         self._take_unexplained(now)
@@ -306,6 +325,11 @@ class Station:
         passes = self.beats + (self.progress.read()[0] if self.progress is not None else 0)
         sample = processes.look(self.process.identity, passes)
         reason = self.pulse.look(sample, now) if sample is not None else ""
+        standstill = self.pulse.standstill(now)
+        if standstill:
+            self.stacks = self.stacks or StacksRequest(now - STACKS_ASK_S)
+            self.stacks.standstill = standstill
+            self.stacks.turn = self.progress.turn[0] if self.progress is not None else 0
         if reason:
             self.feed(slot.Stalled(self.process.pid, reason), now)
 
@@ -377,12 +401,28 @@ class Station:
 
     def ask_stacks(self, now: float) -> None:
         if self.process is not None and self.beat is not None:
-            self.stacks = StacksRequest(now)
+            self.stacks = self.stacks or StacksRequest(now)
+            self.stacks.asked = True
             self.shop.send(self.port, AskStacks())
 
     def _take_stacks(self, text: str) -> None:
-        self.stacks = None
-        self.shop.collect_stacks(self.port, text)
+        request, self.stacks = self.stacks, None
+        if request is None:
+            return
+        if request.asked:
+            self.shop.collect_stacks(self.port, text)
+        if request.standstill:
+            self._record_standstill(request, text)
+
+    def _record_standstill(self, request: StacksRequest, text: str) -> None:
+        """Say which task does not come back, and where it is."""
+        plan = read_plan(self.shop.disk.home(self.slot.topology or ""))
+        component = plan.component_of.get(request.turn, SYSTEM) if plan is not None else SYSTEM
+        who = f"component '{component}', task {request.turn}: {request.standstill}"
+        logger.warning("slot %d: worker %d of %s: %s\n%s", self.port, self.slot.pid, self.slot.topology, who, text)
+        where = component, request.turn, self.shop.host, self.port
+        self.errors.append(ErrorRecord(*where, self.shop.wall(), request.standstill, text[-STACKS_CHARS_MAX:]))
+        self.changed = True
 
     def look_for_stacks(self, now: float) -> None:
         """A worker too busy to answer is made to write them by a signal, which even a long C call lets through."""
@@ -393,11 +433,12 @@ class Station:
             with contextlib.suppress(OSError):
                 path.write_bytes(b"")
             self.process.send_signal(signal.SIGUSR1)
-            self.stacks = StacksRequest(now, dumped=True)
+            self.stacks.at, self.stacks.dumped = now, True
         elif self.stacks.dumped and now >= self.stacks.at + STACKS_DUMP_S:
+            text = ""
             with contextlib.suppress(OSError):
-                self._take_stacks(path.read_text(errors="replace") or "the worker did not answer")
-            self.stacks = None
+                text = path.read_text(errors="replace")
+            self._take_stacks(text or "the worker did not answer")
 
     def close(self) -> None:
         """Let go of everything; the worker goes on."""

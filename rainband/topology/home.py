@@ -1,7 +1,7 @@
 """A topology's directory on one host: what lies where, and the counter by which a worker shows progress.
 
     <topologies>/control                  address and token of the supervisor's control channel, one per line
-    <topologies>/lease                    touched whenever Nimbus has confirmed what runs here
+    <topologies>/lease                    until when what is exclusive may run here, in seconds since boot
     <topologies>/<topology id>/           the home, 0700
         bundle.zip                        as it came, for a Nimbus that has lost it
         code/  components/                the same, opened
@@ -41,6 +41,8 @@ LEASE = "lease"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _COUNTER = struct.Struct("<QQ")
+PROGRESS_BYTES = _COUNTER.size + 8
+_LEASE = struct.Struct("<d")
 
 
 def is_id(name: str) -> bool:
@@ -117,18 +119,22 @@ def read_nimbus(topologies: Path) -> tuple[str, tuple[str, ...]] | None:
     return (cluster_id, tuple(seeds)) if seeds else None
 
 
-def renew_lease(topologies: Path) -> None:
-    """Nimbus has just confirmed what runs here. Raises OSError."""
-    path = topologies / LEASE
-    path.touch(0o600)
-
-
-def lease_stamp(topologies: Path) -> int:
-    """Changes with every renewal; nanoseconds of wall time. 0 before the first one."""
+def write_lease(topologies: Path, until: float) -> None:
+    """Nimbus has confirmed what runs here until then, in seconds since boot. Raises OSError."""
+    handle = os.open(topologies / LEASE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        return (topologies / LEASE).stat().st_mtime_ns
-    except OSError:
-        return 0
+        os.pwrite(handle, _LEASE.pack(until), 0)
+    finally:
+        os.close(handle)
+
+
+def read_lease(topologies: Path) -> float:
+    """What was written last; minus infinity when that is nothing."""
+    try:
+        (until,) = _LEASE.unpack((topologies / LEASE).read_bytes())
+    except (OSError, struct.error):
+        return float("-inf")
+    return float(until)
 
 
 def stacks_path(home: Path, port: int) -> Path:
@@ -141,7 +147,11 @@ def wire_id(topology_id: str) -> int:
 
 
 class Progress:
-    """Passes of a worker's loop and when the last one began (monotonic ns), shared through a file of 16 bytes."""
+    """What a worker's loop is doing, shared through a file of 24 bytes.
+
+    How many passes it has made, when the last one began (monotonic ns), and in `turn`, which is one number, the task
+    whose turn it is.
+    """
 
     def __init__(self, home: Path, port: int, *, write: bool = False) -> None:
         """Raises OSError, also when a reader comes before the first writer."""
@@ -149,12 +159,13 @@ class Progress:
         handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o600)
         try:
             if write:
-                os.write(handle, bytes(_COUNTER.size))  # a page that is on the disk: no write into it can fail later
-            self._memory = mmap.mmap(handle, _COUNTER.size, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
+                os.write(handle, bytes(PROGRESS_BYTES))  # a page that is on the disk: no write into it can fail later
+            self._memory = mmap.mmap(handle, PROGRESS_BYTES, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
         except ValueError as error:
             raise OSError(str(error)) from None
         finally:
             os.close(handle)
+        self.turn = memoryview(self._memory)[_COUNTER.size :].cast("q")
 
     def write(self, passes: int, at_ns: int) -> None:
         _COUNTER.pack_into(self._memory, 0, passes, at_ns)
@@ -164,4 +175,5 @@ class Progress:
         return passes, at_ns
 
     def close(self) -> None:
+        self.turn.release()
         self._memory.close()

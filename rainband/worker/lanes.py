@@ -12,7 +12,9 @@ import contextlib
 import contextvars
 import inspect
 import queue
+import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ from rainband.worker.returned import check_returned
 
 STEPS_MAX = 100_000
 SILENCE_S = 2.0
+STACKS_MAX = 10
 CANCEL_S = 2.0
 WORK = ("execute", "execute_batch", "tick", "next_tuple")
 
@@ -58,6 +61,9 @@ CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("rainband_
 class Lane(Protocol):
     @property
     def results(self) -> Results: ...
+
+    def stack(self, component: str) -> str:
+        """Where the calls of a component that are under way stand."""
 
     def submit(self, call: Call) -> None: ...
 
@@ -119,6 +125,10 @@ class ThreadLane:
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
+    def stack(self, component: str) -> str:
+        frame = sys._current_frames().get(self.thread.ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame is not None else ""
+
     def submit(self, call: Call) -> None:
         self.calls.put(call)
 
@@ -172,6 +182,16 @@ async def run_call(call: Call, results: Results) -> None:
     results.put(call)
 
 
+def stack_of(task: asyncio.Task[None]) -> str:
+    """Where a coroutine waits: it, what it awaits, and so on."""
+    awaited: Any = task.get_coro()
+    frames = []
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        frames.append((frame, frame.f_lineno))
+        awaited = awaited.cr_await
+    return "".join(traceback.StackSummary.extract(iter(frames)).format())
+
+
 class AsyncLane:
     """Runs calls as tasks of one asyncio loop, which has a thread of its own."""
 
@@ -181,6 +201,10 @@ class AsyncLane:
         self.tasks: dict[asyncio.Task[None], Call] = {}
         self.thread = threading.Thread(target=self.loop.run_forever, name="rainband-async", daemon=True)
         self.thread.start()
+
+    def stack(self, component: str) -> str:
+        under_way = [task for task, call in list(self.tasks.items()) if call.component == component]
+        return "\n".join(stack_of(task) for task in under_way[:STACKS_MAX])
 
     def submit(self, call: Call) -> None:
         self.loop.call_soon_threadsafe(self._begin, call)
@@ -311,6 +335,9 @@ class VirtualLane:
         self.loop = VirtualLoop(clock)
         self.tasks: dict[asyncio.Task[None], Call] = {}
         self.patience_s = SILENCE_S
+
+    def stack(self, component: str) -> str:
+        return "\n".join(stack_of(task) for task, call in self.tasks.items() if call.component == component)
 
     def submit(self, call: Call) -> None:
         task = self.loop.create_task(run_call(call, self.results))

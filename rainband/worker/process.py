@@ -8,7 +8,7 @@ A worker needs no supervisor to go on: when that is gone it keeps working and lo
 beside its home. It ends by itself when its home or its place in the assignment is gone, when told to (SIGTERM means the
 same as Stop: finish what is here, then close), and with exit code 70 when it could not start: user code that cannot be
 imported, a raise in open or prepare. By that code alone its supervisor knows that nothing was lost with it. A worker of
-a topology that is `topology.exclusive` also ends when Nimbus has not confirmed it for a whole lease.
+a topology that is `topology.exclusive` also ends when its supervisor has had no answer of Nimbus for most of a lease.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
 from rainband.topology import imports
 from rainband.topology.bundle import check_component, load_component
-from rainband.topology.home import CODE, POSITIONS, Progress, lease_stamp, read_assignment, read_plan, stacks_path
+from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_lease, read_plan, stacks_path
 from rainband.topology.plan import Plan
 from rainband.topology.secrets import Secrets
 from rainband.worker.guard import Guard
@@ -48,7 +48,7 @@ from rainband.worker.lanes import AsyncLane, ThreadLane
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
 from rainband.worker.lookout import Lookout
-from rainband.worker.reports import SlowCalls
+from rainband.worker.reports import SlowCalls, Standstills
 from rainband.worker.worker import Worker
 
 logger = logging.getLogger("rainband.worker")
@@ -110,7 +110,8 @@ class WorkerProcess:
         self.loading = SYSTEM
         self.stop_wanted = False
         self.stop_at = float("inf")
-        self.passed_at = self.clock.now()
+        self.passed_at = self.clock.since_boot()
+        self.leased_until = float("inf")
         self.beat_at = 0.0
         self.look_at = 0.0
         self.said_at = 0.0
@@ -126,9 +127,8 @@ class WorkerProcess:
     def run(self) -> int:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
         plan, assignment = self._read_home()
-        self.exclusive = bool(plan.config.get("topology.exclusive", False))
-        self.leased_at = self.clock.now()
-        self.lease_stamp = 0
+        if plan.config.get("topology.exclusive", False):
+            self.leased_until = read_lease(self.home.parent)
         self.compiled = compiled()
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
@@ -144,6 +144,8 @@ class WorkerProcess:
             self._enter_code()
             self.guard = Guard(self._lane_threads)
             self.worker = self._make_worker(plan, assignment)
+            self.worker.agenda.turn = self.progress.turn
+            self.standstills = Standstills(self.worker.timeout_s)
             self.loading = SYSTEM
             self._beat(self.clock.now())
             self.worker.step(self.clock.now())
@@ -209,13 +211,16 @@ class WorkerProcess:
 
     def _loop(self) -> int:
         worker, network, clock, progress = self.worker, self.network, self.clock, self.progress
-        now = self.passed_at = clock.now()
+        now, self.passed_at = clock.now(), clock.since_boot()
         while True:
-            if now - self.passed_at > self.lease_s:
-                self._ask_before_going_on(now)
-                if self.stop_at <= now:
-                    return self._end(0)
-            self.passed_at = now
+            awake = clock.since_boot()
+            if awake - self.passed_at > self.lease_s:
+                self._ask_before_going_on(awake)
+            if awake >= self.leased_until:
+                self._look_at_lease(awake, now)
+            if self.stop_at <= now:
+                return self._end(0)
+            self.passed_at = awake
             deadline = worker.step(now)
             progress.write(worker.passes, int(now * 1e9))
             if worker.state is WorkerState.CRASHED:
@@ -227,7 +232,8 @@ class WorkerProcess:
                 if self._finished(now):
                     return self._end(0)
             if deadline > now:
-                network.wait(min(deadline, self.beat_at, self.look_at, self.stop_at) - clock.now())
+                leased_until = now + (self.leased_until - awake)
+                network.wait(min(deadline, self.beat_at, self.look_at, self.stop_at, leased_until) - clock.now())
             now = clock.now()
 
     def _serve(self, now: float, *, idle: bool) -> None:
@@ -242,7 +248,6 @@ class WorkerProcess:
             self.network.tend(self.worker.links.by_address.keys())
             if not self._still_wanted():
                 self.stop_wanted = True
-            self._look_at_lease(now)
             self.lookout.look(now, self.heard, self.worker.assignment)
         if self.lookout.unwanted and self.stop_at > now:
             logger.info("%s while no supervisor was there: the worker ends", self.lookout.unwanted)
@@ -271,7 +276,7 @@ class WorkerProcess:
         elif isinstance(message, Gone):
             self.worker.peer_gone(message.slot, message.incarnation, now, message.age_s)
         elif isinstance(message, AskStacks):
-            self.line.send(StacksText(stacks()))
+            self.line.send(StacksText("\n".join((stacks(), *self._lane_stacks()))))
         elif isinstance(message, Stop):
             self.stop_wanted = True
             if not message.drain:
@@ -305,27 +310,19 @@ class WorkerProcess:
         self.errors += beat.errors
         return beat.pending == 0 and beat.in_flight == 0
 
-    def _look_at_lease(self, now: float) -> None:
+    def _look_at_lease(self, awake: float, now: float) -> None:
         """End an exclusive worker at the end of its lease, without a further call of user code but close."""
-        if not self.exclusive:
-            return
-        stamp = lease_stamp(self.home.parent)
-        if stamp != self.lease_stamp:
-            age_s = self.clock.wall() - stamp / 1e9 if self.lease_stamp == 0 else 0.0
-            self.lease_stamp = stamp
-            self.leased_at = now - max(0.0, age_s)
-        if now - self.leased_at > self.lease_s and self.stop_at > now:
-            logger.warning("not confirmed for %.0f s, and exclusive: it ends", now - self.leased_at)
+        self.leased_until = read_lease(self.home.parent)
+        if awake >= self.leased_until and self.stop_at > now:
+            logger.warning("it is exclusive, and Nimbus has not confirmed it in time: it ends")
             self.stop_wanted = True
-            self.worker.life.set_active(False)
             self.stop_at = now
 
-    def _ask_before_going_on(self, now: float) -> None:
+    def _ask_before_going_on(self, awake: float) -> None:
         """This process stood still for longer than its lease: its work may be somebody else's by now."""
-        logger.warning("stood still for %.0f s; asking whether to go on", now - self.passed_at)
+        logger.warning("stood still for %.0f s; asking whether to go on", awake - self.passed_at)
         if not self._still_wanted():
             self.stop_wanted = True
-        self._look_at_lease(now)
         self.line.renew()
         self.line.greet()
         self.answered = False
@@ -347,6 +344,14 @@ class WorkerProcess:
         lanes = self.worker.sides.lanes.values()
         return [lane.thread for lane in lanes if isinstance(lane, ThreadLane | AsyncLane)]
 
+    def _lane_stacks(self) -> list[str]:
+        """Where coroutines wait: they have no thread that would show it."""
+        sides = self.worker.sides
+        components = {made.component for task, made in self.worker.wiring.tasks.items() if task in sides.lane_of}
+        lanes = [lane for lane in sides.lanes.values() if isinstance(lane, AsyncLane)]
+        found = [(name, text) for lane in lanes for name in sorted(components) if (text := lane.stack(name))]
+        return [f"Coroutines of {name}:\n{text}" for name, text in found]
+
     # Reports
 
     def _beat(self, now: float) -> None:
@@ -361,7 +366,7 @@ class WorkerProcess:
         self.guard.look(self.worker.wiring.tasks.values())
         for line in self.slow_calls.look(self.worker.wiring.tasks.values()):
             logger.warning(line)
-        waiting = self.errors + beat.errors
+        waiting = self.errors + beat.errors + self._standstills(now)
         errors, later = first_errors(waiting)
         self.errors = later[-ERRORS_KEPT_MAX:]
         if self.log.dropped:
@@ -370,6 +375,16 @@ class WorkerProcess:
         self.heard = self.line.send(Beat(beat))
         if not self.heard:
             self.errors = waiting[-ERRORS_KEPT_MAX:]
+
+    def _standstills(self, now: float) -> tuple[ErrorRecord, ...]:
+        """Records that name the bolts beside the loop that do not come back, and where they are."""
+        records = []
+        for made, text in self.standstills.look(self.worker.wiring.tasks.values(), now):
+            stack = self.worker.sides.lane_of[made.task].stack(made.component)
+            logger.warning("component '%s', task %d: %s\n%s", made.component, made.task, text, stack)
+            where = made.component, made.task, self.host, self.port
+            records.append(ErrorRecord(*where, self.clock.wall(), text, stack[-8000:]))
+        return tuple(records)
 
     def _crash(self, assignment: Assignment, error: BaseException) -> None:
         """Tell of an error outside every task: user code that cannot be imported, or a fault of our own."""

@@ -1,5 +1,5 @@
 """What a worker has to say of user code: errors, per component and throttled, for the next heartbeat; calls that take
-too long. Pure: times come in.
+too long or do not come back. Pure: times come in.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rainband.errors import described, sendable
 from rainband.records import ErrorRecord
+from rainband.worker.side import SideBoltTask
 from rainband.worker.tasks import SLOW_CALL_S
 
 if TYPE_CHECKING:
@@ -70,3 +71,24 @@ class SlowCalls:
                     "nothing else in its worker ran. Set blocking = True on its class, or make the call async def"
                 )
         return lines
+
+
+class Standstills:
+    """Finds the bolts beside the loop none of whose calls comes back: each once, until one does."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._told: dict[int, float] = {}
+
+    def look(self, tasks: Iterable[LocalTask], now: float) -> list[tuple[LocalTask, str]]:
+        """Each with what is to be said of it."""
+        found = []
+        for made in tasks:
+            bolt = made.bolt
+            if not isinstance(bolt, SideBoltTask) or bolt.in_flight == 0 or now < bolt.back_at + self.patience_s:
+                continue
+            if self._told.get(made.task) != bolt.back_at:
+                self._told[made.task] = bolt.back_at
+                calls = f"{bolt.in_flight} calls under way have" if bolt.in_flight > 1 else "a call under way has"
+                found.append((made, f"{calls} not come back for {now - bolt.back_at:.0f} s"))
+        return found

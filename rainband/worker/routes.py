@@ -416,7 +416,7 @@ class Agenda:
 
     `ready` are the tasks with input, by level. Those that found their gate shut at their turn stand in line: `first`
     are the bolts whose gate has opened since, `shut_out` the spouts. What a gate lets through goes to whoever has
-    waited longest, also where several components fill one target.
+    waited longest, also where several components fill one target. `turn`, one number, is the task that has its turn.
     """
 
     def __init__(self, levels: int, dice: Random) -> None:
@@ -433,6 +433,7 @@ class Agenda:
         self.grants: list[CreditLine] = []
         self.outboxes: list[Outbox] = []
         self.overflowing: dict[int, Target] = {}
+        self.turn = memoryview(bytearray(8)).cast("q")
 
     def mark(self, runner: Runner) -> None:
         """`runner` has input."""

@@ -175,6 +175,7 @@ class SideBoltTask(BoltTask):
         self.ahead = ahead
         self.batch_size = batch_size
         self.in_flight: i64 = 0
+        self.back_at = 0.0
         self.ticking = False
         self.emits = True
 
@@ -197,6 +198,8 @@ class SideBoltTask(BoltTask):
         return self.at - start
 
     def begin(self, tups: list[Tuple], argument: Any) -> None:
+        if self.in_flight == 0:
+            self.back_at = self.agenda.now
         self.in_flight += 1
         self.under_way.calls += 1
         execute = self.execute
@@ -211,6 +214,7 @@ class SideBoltTask(BoltTask):
         if tups:
             self.in_flight -= 1
             self.under_way.calls -= 1
+            self.back_at = self.agenda.now
         emitter = self.emitter
         if isinstance(emitter, ManualEmitter):
             self.back_manual(call, emitter, tups)

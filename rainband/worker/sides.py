@@ -194,6 +194,7 @@ class Sides:
             lane.submit(Call(bolt, made.instance.tick, made.component, "tick", []))
             return
         bolt.emitter.active = True
+        self.agenda.turn[0] = made.task
         try:
             check_returned(made.component, "tick", made.instance.tick())
         except BaseException as error:

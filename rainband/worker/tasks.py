@@ -163,6 +163,7 @@ def run_ready(agenda: Agenda, at: float) -> float:
 
 def run_each(agenda: Agenda, runners: list[Runner], at: float, due_at: float) -> tuple[float, float]:
     """One turn for each of `runners`; (when the last ended, the earlier of `due_at` and when one of them is due)."""
+    turn = agenda.turn
     for runner in runners:
         assert isinstance(runner, BoltTask)
         agenda.ready_count -= 1
@@ -171,6 +172,7 @@ def run_each(agenda: Agenda, runners: list[Runner], at: float, due_at: float) ->
             runner.gate.parked.append(runner)
             continue
         runner.place = 0
+        turn[0] = runner.task
         at = runner.run(at)
         if runner.idle:
             runner.ready = False

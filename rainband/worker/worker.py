@@ -409,6 +409,7 @@ class Worker:
         turn = max(TURN, SHARE * len(self.wiring.tasks))
         for task, spout in self.books.spouts.items():
             calls = spout.calls
+            self.agenda.turn[0] = task
             if spout.run(turn, now):
                 more = True
             elif spout.active and not spout.finished:
@@ -443,6 +444,7 @@ class Worker:
                 agenda.shut_out.append(spout)
                 continue
             spout.place = 0
+            agenda.turn[0] = spout.task
             spout.run(turn, now)
 
     def timers(self, now: float) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from rainband.config import Config
 from rainband.records import Assignment, Executor, Placement, Slot, Status
 from rainband.supervisor import ports
-from rainband.supervisor.daemon import slot_ports
 from rainband.supervisor.disk import Disk, WorkerRecord
+from rainband.supervisor.ports import slot_ports
 from rainband.supervisor.processes import Identity
 
 HOST = "127.0.0.1"

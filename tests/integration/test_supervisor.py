@@ -336,6 +336,12 @@ def test_busy_worker_is_slow_and_shows_its_stacks(cluster: Cluster) -> None:
     stacks = running.stacks(10)
     assert len(stacks) == 2
     assert any("execute" in text for text in stacks.values())
+    cluster.wait(lambda: running.errors("double"), 30)
+    record = running.errors("double")[0]
+    assert record.task in range(1, 20)
+    assert "computing: nothing else in its worker runs" in record.error
+    assert "in execute" in record.traceback
+    assert "component 'double', task" in cluster.log()
     cluster.wait(lambda: any(cpu_s(pid) > 4.0 for pid in before.values()), 60)
     assert cluster.workers() == before
     (cluster.output / "spin").unlink()
@@ -497,3 +503,38 @@ def test_exclusive_workers_end_with_their_lease(cluster: Cluster) -> None:
     cluster.wait(lambda: len(cluster.workers()) == 2)
     assert not before & set(cluster.workers().values())
     running.wait_drained(30)
+
+
+def test_an_exclusive_worker_that_does_not_come_back_is_killed_in_time(cluster: Cluster) -> None:
+    """In a call without end, while Nimbus does not answer: gone before its work can begin elsewhere."""
+    lease_s = 6.0
+    cluster.settings = {"nimbus.supervisor.timeout.secs": lease_s}
+    cluster.start("nimbus")
+    cluster.start("supervisor")
+    cluster.wait(cluster.has_supervisors)
+    (cluster.output / "spin").write_text("")
+    running = cluster.submit(100, config={"topology.exclusive": True})
+    running.wait_running(20)
+    cluster.wait(lambda: any(cpu_s(pid) > 1.5 for pid in cluster.workers().values()))
+    cluster.kill("nimbus")
+    cluster.wait(lambda: not cluster.workers(), lease_s)
+    assert "is given up: it is exclusive" in cluster.log()
+    (cluster.output / "spin").unlink()
+    cluster.start("nimbus")
+    running.wait_drained(30)
+
+
+def test_an_exclusive_worker_ends_without_its_supervisor(cluster: Cluster) -> None:
+    """A stopped supervisor renews nothing, and the answer it finds when it goes on is too old to begin anything by."""
+    cluster.settings = {"nimbus.supervisor.timeout.secs": 3.0}
+    cluster.start("nimbus")
+    supervisor = cluster.start("supervisor")
+    cluster.wait(cluster.has_supervisors)
+    running = cluster.submit(100, config={"topology.exclusive": True})
+    running.wait_running(20)
+    pids = set(cluster.workers().values())
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    cluster.wait(lambda: not any(map(processes.identify, pids)))
+    os.kill(supervisor.pid, signal.SIGCONT)
+    running.wait_drained(30)
+    assert not pids & set(cluster.workers().values())

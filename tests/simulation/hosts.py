@@ -265,6 +265,9 @@ class Supervisor:
     def leased(self) -> bool:
         return self.clock_now() <= self.confirmed_at + self.lease_s
 
+    def overdue(self) -> bool:
+        return False
+
     # Life
 
     def begin(self) -> None:

@@ -106,9 +106,19 @@ def test_progress_is_seen_by_others(tmp_path: Path) -> None:
     reader = home.Progress(tmp_path, 6700)
     assert reader.read() == (0, 0)
     writer.write(5, 17)
-    assert reader.read() == (5, 17)
+    writer.turn[0] = 3
+    assert (reader.read(), reader.turn[0]) == ((5, 17), 3)
     reader.close()
     writer.close()
+
+
+def test_the_lease_is_seen_by_others(tmp_path: Path) -> None:
+    assert home.read_lease(tmp_path) == float("-inf")
+    home.write_lease(tmp_path, 1234.5)
+    home.write_lease(tmp_path, 2345.25)
+    assert home.read_lease(tmp_path) == 2345.25
+    (tmp_path / home.LEASE).write_bytes(b"x")
+    assert home.read_lease(tmp_path) == float("-inf")
 
 
 def test_a_lock_is_inherited_from_its_last_holder_only(tmp_path: Path) -> None:

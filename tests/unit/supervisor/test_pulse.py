@@ -43,3 +43,23 @@ def test_time_in_which_nobody_looked_does_not_count() -> None:
     stopped = [(float(s), Sample(1, 1.0, True)) for s in range(10)]
     later = [(1000.0 + s, Sample(1, 1.0, True)) for s in range(10)]
     assert looks(stopped + later) == ""
+
+
+def test_a_standstill_is_told_once_each_time() -> None:
+    pulse = Pulse(TIMEOUT_S, 0.0)
+    told = []
+    for second in range(200):
+        passes = 1 if second < 100 else 2
+        pulse.look(Sample(passes, float(second) if second < 100 else 100.0, False), float(second))
+        told.append(pulse.standstill(float(second)))
+    assert [(at, text) for at, text in enumerate(told) if text] == [
+        (30, "in one call for 30 s, computing: nothing else in its worker runs"),
+        (130, "in one call for 30 s, waiting: nothing else in its worker runs"),
+    ]
+
+
+def test_a_stopped_worker_stands_in_no_call() -> None:
+    pulse = Pulse(TIMEOUT_S, 0.0)
+    for second in range(100):
+        pulse.look(Sample(1, 1.0, True), float(second))
+        assert pulse.standstill(float(second)) == ""

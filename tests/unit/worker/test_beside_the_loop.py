@@ -16,6 +16,7 @@ from rainband.topology.builder import TopologyBuilder
 from rainband.topology.components import Bolt, ManualBolt, Spout
 from rainband.topology.context import TopologyContext
 from rainband.topology.tuples import Tuple
+from rainband.worker.reports import Standstills
 from rainband.worker.worker import Worker
 
 
@@ -121,6 +122,19 @@ class Holds(ManualBolt):
 
 
 CLOCK: list[Clock] = []
+
+
+class Forgets(Bolt):
+    """Waits for ever for the tuple 7."""
+
+    outputs = ("n",)
+
+    async def execute(self, tup: Tuple) -> None:
+        if tup["n"] == 7:
+            await self.answer()
+
+    async def answer(self) -> None:
+        await asyncio.get_running_loop().create_future()
 
 
 def test_rows_of_a_slow_source_arrive_one_by_one() -> None:
@@ -373,3 +387,21 @@ def test_next_tuple_waits_for_activate() -> None:
     assert worker.step(bench.clock.now()) > bench.clock.now()  # it sleeps meanwhile
     bench.run_drained(2000)
     assert [sink.seen for sink in bench.instances("sink")] == [[True]]  # type: ignore[attr-defined]
+
+
+def test_a_bolt_whose_calls_do_not_come_back_is_named_once_with_where_it_waits() -> None:
+    builder = TopologyBuilder("forgetful")
+    builder.set_spout("numbers", ReliableNumbers(8))
+    builder.set_bolt("forgets", Forgets()).shuffle_grouping("numbers")
+    bench = Bench(builder.create_topology(), 1)
+    worker = next(iter(bench.alive.values()))
+    standstills = Standstills(30.0)
+    bench.run(lambda: bench.total("numbers", "acked") == 7)
+    made = next(made for made in worker.wiring.tasks.values() if made.component == "forgets")
+    now = bench.clock.now()
+    assert standstills.look([made], now + 20.0) == []
+    assert standstills.look([made], now + 31.0) == [(made, "a call under way has not come back for 31 s")]
+    assert standstills.look([made], now + 60.0) == []
+    stack = worker.sides.lane_of[made.task].stack("forgets")
+    assert "in execute" in stack
+    assert "in answer" in stack
