@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 LOOK_S = 0.05
 BACK_S = 120.0
+PAUSE = "10s"
 
 
 @click.group("chaos")
@@ -39,8 +41,8 @@ def parse_duration(text: str) -> float:
 @chaos_command.command("kill-worker")
 @click.argument("name")
 @click.option("--component", metavar="COMP", help="Kill a worker that runs this component (default: any).")
-@click.option("--every", default="10s", show_default=True, metavar="TIME", help="Time between two kills.")
-@click.option("--times", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="How many kills.")
+@click.option("--every", metavar="TIME", help="Go on, a kill each TIME (10s, 2m), until --times or Ctrl-C.")
+@click.option("--times", type=click.IntRange(1), metavar="N", help="How many kills (default: 1, with --every no end).")
 @click.option("--seed", type=int, help="Draw the same victims again.")
 @options.cluster_options
 @options.timeout_option(BACK_S, "Wait at most this long for each replacement.")
@@ -49,8 +51,8 @@ def parse_duration(text: str) -> float:
 def kill_worker_command(
     name: str,
     component: str | None,
-    every: str,
-    times: int,
+    every: str | None,
+    times: int | None,
     seed: int | None,
     client: Client,
     timeout_s: float,
@@ -58,16 +60,18 @@ def kill_worker_command(
     verbose: bool,
 ) -> None:
     """kill -9 a worker of topology NAME that runs on this machine, and tell how it recovers."""
-    pause_s = parse_duration(every)
+    pause_s = parse_duration(every or PAUSE)
+    kills = times if times is not None or every is not None else 1
     running = client.topology(name)
     draw = random.Random(seed)
     clock = SystemClock()
-    for number in range(1, times + 1):
+    for number in itertools.count(1):
         begun = clock.now()
         story = attack(running, draw, component, timeout_s, clock)
-        tell(story, number, times, as_json)
-        if number < times:
-            threading.Event().wait(max(0.0, pause_s - (clock.now() - begun)))
+        tell(story, number, kills, as_json)
+        if number == kills:
+            break
+        threading.Event().wait(max(0.0, pause_s - (clock.now() - begun)))
 
 
 def attack(
@@ -150,13 +154,13 @@ def ledger(now: Statistics, before: Statistics) -> dict[str, Any]:
     }
 
 
-def tell(story: dict[str, Any], number: int, times: int, as_json: bool) -> None:
+def tell(story: dict[str, Any], number: int, kills: int | None, as_json: bool) -> None:
     """The story of one kill, as five lines or one document."""
     if as_json:
         answer(story)
         return
     killed, book = story["killed"], story["ledger"]
-    which = f" ({number} of {times})" if times > 1 else ""
+    which = "" if kills == 1 else f" ({number} of {kills})" if kills else f" ({number})"
     say(f"killed    worker pid {killed['pid']} on port {killed['port']}: {', '.join(killed['components'])}{which}")
     say(f"noticed   after {story['noticed_s']} s")
     new = f"pid {story['new_pid']}" if story["new_pid"] else "on other slots"

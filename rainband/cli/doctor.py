@@ -74,6 +74,18 @@ def check_packages(config: Config) -> Iterator[Finding]:
             yield Finding("package", "ok", f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             yield Finding("package", "bad", f"{package} is missing", f"pip install {package}")
+    yield from check_libzmq()
+
+
+def check_libzmq() -> Iterator[Finding]:
+    """The library behind pyzmq, which has its own version."""
+    from rainband.errors import Refused
+    from rainband.messaging.sockets import libzmq
+
+    try:
+        yield Finding("package", "ok", f"libzmq {libzmq()}")
+    except Refused as error:
+        yield Finding("package", "bad", error.message, error.fix)
 
 
 def check_disk(config: Config) -> Iterator[Finding]:

@@ -270,7 +270,7 @@ class Engine:
             host = self.host(name)
             if host.alive:
                 self._beat(host, now, wall)
-        for topology_id, names in self.nimbus.take_stack_requests().items():
+        for topology_id, names in self.nimbus.stacks.take().items():
             for name in sorted(names):
                 self._beat(self.host(name), now, wall, {topology_id: self._stacks(topology_id, name)})
         self._tick_at = self.nimbus.next_deadline()

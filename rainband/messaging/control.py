@@ -18,12 +18,12 @@ from rainband.errors import UsageError
 from rainband.messaging.keys import Keys
 from rainband.messaging.sockets import (
     Bell,
-    Context,
     Socket,
     bind,
     check_exposure,
     endpoint,
     make,
+    new_context,
     poll_ms,
     split_address,
 )
@@ -100,7 +100,7 @@ class ControlServer:
         self.dropped = 0
         self._tokens: dict[int, bytes] = {}
         self._peers: dict[int, bytes] = {}
-        self._context: Context = zmq.Context(io_threads=1)
+        self._context = new_context()
         self._router = make(
             self._context, zmq.ROUTER, None, server=True, high_water=MESSAGES_QUEUED_MAX, bytes_max=MESSAGE_BYTES_MAX
         )
@@ -191,7 +191,7 @@ class ControlLink:
         """`address` of the ControlServer; `token` and `port` of this worker's slot. Does not wait for a connection."""
         split_address(address)
         self._head = _PORT.pack(port) + token.encode()
-        self._context: Context = zmq.Context(io_threads=1)
+        self._context = new_context()
         self.socket = make(
             self._context, zmq.DEALER, None, server=False, high_water=MESSAGES_QUEUED_MAX, bytes_max=MESSAGE_BYTES_MAX
         )

@@ -1,12 +1,13 @@
 """CURVE keys: who may speak on a socket that is not on loopback, and how frames are kept from other eyes.
 
-Processes that trust each other share one key pair: Nimbus, supervisors and clients that of the cluster, the workers
-of one topology that of the topology. It is the server's key and the only client key that is let in, so a worker of
-another topology, or anyone without the file, fails the handshake and nothing of what it sends is read.
+Processes that trust each other, those of one cluster and its clients, share one key pair. It is the server's key and
+the only client key that is let in, so anyone without the file fails the handshake, and nothing of what it sends is
+read. User code runs in workers, which have the file: whoever may submit to a cluster may do anything there.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import threading
@@ -17,12 +18,15 @@ from pathlib import Path
 import zmq
 import zmq.utils.z85
 
+from rainband.clock import SystemClock
 from rainband.config import expanded
 from rainband.errors import NotAllowed, UsageError
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
 DOMAIN = b"rainband"
+REFUSALS_TOLD_S = 60.0
 
+logger = logging.getLogger("rainband.messaging")
 
 KEY_FILE = "cluster.key"
 
@@ -127,6 +131,8 @@ class Gate:
         """`allowed` are public keys as 40 Z85 characters."""
         self.allowed = frozenset(zmq.utils.z85.decode(key) for key in allowed)
         self.refused = 0
+        self._clock = SystemClock()
+        self._tell_at = self._clock.now()
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
         self._socket.bind(ZAP_ADDRESS)
@@ -145,8 +151,16 @@ class Gate:
         version, request = (parts + [b"1.0", b""])[:2] if len(parts) < 2 else parts[:2]
         if len(parts) == 7 and version == b"1.0" and parts[5] == b"CURVE" and parts[6] in self.allowed:
             return [version, request, b"200", b"OK", b"", b""]
-        self.refused += 1
+        self._refuse(parts[3].decode(errors="replace")[:80] if len(parts) > 3 else "somebody")
         return [version, request, b"400", b"unknown key", b"", b""]
+
+    def _refuse(self, address: str) -> None:
+        """Count, and say so, but not more than once in REFUSALS_TOLD_S."""
+        self.refused += 1
+        now = self._clock.now()
+        if now >= self._tell_at:
+            self._tell_at = now + REFUSALS_TOLD_S
+            logger.warning("%d connections had not the right key, the newest from %s: refused", self.refused, address)
 
     def close(self) -> None:
         """Stop the thread."""

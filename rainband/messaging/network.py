@@ -20,13 +20,13 @@ from rainband.messaging.frames import FRAME_BYTES_MAX
 from rainband.messaging.keys import Keys
 from rainband.messaging.sockets import (
     Bell,
-    Context,
     Socket,
     bind,
     check_exposure,
     endpoint,
     make,
     make_gate,
+    new_context,
     poll_ms,
     split_address,
 )
@@ -67,7 +67,7 @@ class ZmqNetwork:
         """Listens on `host:port` (0: any free one). Raises Refused (port in use), NotAllowed (exposed without keys)."""
         check_exposure(host, keys, insecure)
         self.keys = keys
-        self._context: Context = zmq.Context(io_threads=1)
+        self._context = new_context()
         self._gate = make_gate(self._context, keys)
         self._pull = self._make(zmq.PULL, server=True)
         try:

@@ -26,13 +26,13 @@ from rainband.messaging.handshake import refusal
 from rainband.messaging.keys import Keys
 from rainband.messaging.sockets import (
     Bell,
-    Context,
     Socket,
     bind,
     check_exposure,
     endpoint,
     make,
     make_gate,
+    new_context,
     poll_ms,
     split_address,
 )
@@ -68,7 +68,7 @@ class RpcServer:
         self.dropped = 0
         self.refused = 0
         self.unroutable = 0
-        self._context: Context = zmq.Context(io_threads=1)
+        self._context = new_context()
         self._gate = make_gate(self._context, keys)
         self._router = make(
             self._context, zmq.ROUTER, keys, server=True, high_water=MESSAGES_QUEUED_MAX, bytes_max=MESSAGE_BYTES_MAX
@@ -163,7 +163,7 @@ class RpcClient:
         self.leader = self.seeds[0]
         self._clock = SystemClock()
         self._lock = threading.RLock()
-        self._context: Context = zmq.Context(io_threads=1)
+        self._context = new_context()
         self._out: dict[str, Socket] = {}
         self._pushes: deque[Progress] = deque(maxlen=PUSHES_KEPT_MAX)
         self._number = 0

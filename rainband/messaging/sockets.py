@@ -23,6 +23,21 @@ CONNECT_MS = 2000
 RECONNECT_MS = 50
 RECONNECT_MS_MAX = 500
 BACKLOG = 512
+LIBZMQ_MIN = (4, 3, 5)
+
+
+def new_context() -> Context:
+    """What sockets are made of. Raises Refused as `libzmq` does."""
+    libzmq()
+    return zmq.Context(io_threads=1)
+
+
+def libzmq(version: tuple[int, ...] = zmq.zmq_version_info()) -> str:
+    """The version of libzmq in words. Raises Refused below LIBZMQ_MIN: older ones have known holes (CVE-2021-20235)."""
+    needed, found = (".".join(map(str, numbers)) for numbers in (LIBZMQ_MIN, version))
+    if version < LIBZMQ_MIN:
+        raise Refused(f"libzmq {found} is too old, {needed} is needed", "Run: pip install --upgrade pyzmq")
+    return found
 
 
 def is_loopback(host: str) -> bool:

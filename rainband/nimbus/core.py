@@ -17,6 +17,7 @@ from rainband.config import Config
 from rainband.errors import RainbandError, Refused, TopologyExists, TopologyUnreadable
 from rainband.nimbus import admission, lifecycle, views
 from rainband.nimbus.assigning import announced, raised, scheduled
+from rainband.nimbus.journal import News
 from rainband.nimbus.lifecycle import Action, Event
 from rainband.nimbus.liveness import Liveness
 from rainband.nimbus.roster import Roster, check_cluster
@@ -98,7 +99,8 @@ class Nimbus:
         expected = {supervisor for entry in self._entries.values() for supervisor in entry.supervisors}
         liveness = Liveness(self.config["nimbus.supervisor.timeout.secs"], expected, now)
         self._roster = Roster(liveness)
-        self._stacks = StackDesk()
+        self.stacks = StackDesk()
+        self.news = News()
         self._push: set[str] = set()
         self._saved_at = self._watched_at = now
         self.troubles: dict[str, str] = {}
@@ -109,8 +111,8 @@ class Nimbus:
             Activate: self._activate,
             Deactivate: self._deactivate,
             Heartbeat: self._heartbeat,
-            Upload: self._upload,
-            Download: self._download,
+            Upload: lambda piece, now, wall: self._shelf.take(piece, now),
+            Download: lambda request, now, wall: self._shelf.give(request, now),
             ListTopologies: self._list,
             GetTopology: self._topology,
             GetStatistics: self._statistics,
@@ -141,6 +143,7 @@ class Nimbus:
     def _advance(self, now: float) -> None:
         self.troubles.clear()
         for supervisor in self._roster.expire(now):
+            self.news.lost(supervisor, self._roster.liveness.lease_s)
             self._silence(supervisor)
         self._watch_launches(now)
         for topology_id in sorted(self._due):
@@ -173,6 +176,7 @@ class Nimbus:
                 enough = len(self._usable(entry) - {slot}) >= len(entry.slots)
                 if enough and self._roster.liveness.alive(slot.supervisor):
                     self._roster.avoid(slot, now)
+                    self.news.late(entry, slot, self.config["nimbus.task.launch.secs"])
 
     def _attempt(self, name: str, act: Callable[[], None]) -> bool:
         try:
@@ -185,10 +189,6 @@ class Nimbus:
     def paused(self, seconds: float) -> None:
         """The process did not run for that long (stopped, suspended): it does not count against supervisors."""
         self._roster.liveness.pause(seconds)
-
-    def take_stack_requests(self) -> dict[str, set[str]]:
-        """Topology ids whose stacks were asked for since the last call, with their supervisors."""
-        return self._stacks.take()
 
     def next_deadline(self) -> float:
         """The monotonic time at which `tick` has something to do, if nothing is asked before."""
@@ -353,13 +353,14 @@ class Nimbus:
         known = old or new
         assert known is not None
         topology_id = known.topology_id
+        self.news.moved(old, new)
         for before, after in ((old, new), (new, old)):
             if before is not None and (after is None or before.assignment != after.assignment):
                 self._push |= before.supervisors
         if new is None:
             for kept in (self._entries, self._tallies, self._missing, self._reached, self._due, self._heard_since):
                 kept.pop(topology_id, None)
-            self._stacks.forget(topology_id)
+            self.stacks.forget(topology_id)
             self._roster.changed = True
             return
         self._entries[topology_id] = new
@@ -408,6 +409,8 @@ class Nimbus:
     def _heartbeat(self, beat: Heartbeat, now: float, wall: float) -> Response:
         check_cluster(beat, self._store.cluster_id, self.epoch)
         restarted = self._roster.hear(beat, now)
+        if restarted:
+            self.news.joined(beat)
         self._raise_known(beat)
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:
@@ -459,15 +462,9 @@ class Nimbus:
         since = self._heard_since.get(entry.topology_id)
         if since is not None:
             since[beat.supervisor] = now if restarted else since.get(beat.supervisor, now)
-        self._stacks.hear(entry.topology_id, beat.stacks.get(entry.topology_id, {}))
+        self.stacks.hear(entry.topology_id, beat.stacks.get(entry.topology_id, {}))
 
     # Questions.
-
-    def _upload(self, piece: Upload, now: float, wall: float) -> Response:
-        return self._shelf.take(piece, now)
-
-    def _download(self, request: Download, now: float, wall: float) -> Response:
-        return self._shelf.give(request, now)
 
     def _list(self, request: ListTopologies, now: float, wall: float) -> Response:
         entries = sorted(self._entries.values(), key=lambda entry: entry.row.number)
@@ -505,7 +502,7 @@ class Nimbus:
     def _get_stacks(self, request: GetStacks, now: float, wall: float) -> Response:
         """What has come so far; the first question asks the supervisors, so ask again until all workers answered."""
         entry = self._find(request.name)
-        return Stacks(self._stacks.ask(entry.topology_id, entry.supervisors, now))
+        return Stacks(self.stacks.ask(entry.topology_id, entry.supervisors, now))
 
     def _cluster(self, request: GetCluster, now: float, wall: float) -> Response:
         state = type(self._store).__name__.removesuffix("Store").lower()

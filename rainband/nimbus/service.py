@@ -366,13 +366,15 @@ class Service:
             return
         for supervisor in self._nimbus.tick(now):
             self._push(supervisor, Progress())
-        for topology_id, supervisors in self._nimbus.take_stack_requests().items():
+        for topology_id, supervisors in self._nimbus.stacks.take().items():
             for supervisor in sorted(supervisors):
                 self._push(supervisor, Progress(topology_id, stacks=True))
         for topology_id, reason in self._nimbus.troubles.items():
             if self._troubles.get(topology_id) != reason:
                 log.error("%s stays as it is: %s", topology_id, reason)
         self._troubles = dict(self._nimbus.troubles)
+        for line in self._nimbus.news.take():
+            log.info("%s", line)
         self._look_who_leads(self.clock.now())
 
     def _push(self, supervisor: str, progress: Progress) -> None:

@@ -48,12 +48,13 @@ from rainband.worker.lanes import AsyncLane, ThreadLane
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
 from rainband.worker.lookout import Lookout
-from rainband.worker.reports import SlowCalls, Standstills
+from rainband.worker.reports import Silences, SlowCalls, Standstills
 from rainband.worker.worker import Worker
 
 logger = logging.getLogger("rainband.worker")
 
 LOOK_S = 1.0
+SILENCE_S = 5.0
 BUSY_SHARE = 0.2
 FOLLOWING_BEATS = 3  # as soon as those at work: that all is done takes more than one look to be sure of
 SERVE_S = 0.01
@@ -123,6 +124,7 @@ class WorkerProcess:
         self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
         self.slow_calls = SlowCalls()
+        self.silences = Silences(SILENCE_S)
 
     def run(self) -> int:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
@@ -365,6 +367,8 @@ class WorkerProcess:
             logger.error("component %s, task %d, tuple %s\n%s", error.component, error.task, error.tuple or "-", text)
         self.guard.look(self.worker.wiring.tasks.values())
         for line in self.slow_calls.look(self.worker.wiring.tasks.values()):
+            logger.warning(line)
+        for line in self.silences.look(self.worker.links.by_address, now):
             logger.warning(line)
         waiting = self.errors + beat.errors + self._standstills(now)
         errors, later = first_errors(waiting)

@@ -1,5 +1,5 @@
-"""What a worker has to say of user code: errors, per component and throttled, for the next heartbeat; calls that take
-too long or do not come back. Pure: times come in.
+"""What a worker has to say: errors of user code, per component and throttled, for the next heartbeat; calls that take
+too long or do not come back; peers that do not answer. Pure: times come in.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rainband.errors import described, sendable
+from rainband.messaging.link import Link
 from rainband.records import ErrorRecord
 from rainband.worker.side import SideBoltTask
 from rainband.worker.tasks import SLOW_CALL_S
@@ -92,3 +93,33 @@ class Standstills:
                 calls = f"{bolt.in_flight} calls under way have" if bolt.in_flight > 1 else "a call under way has"
                 found.append((made, f"{calls} not come back for {now - bolt.back_at:.0f} s"))
         return found
+
+
+class Silences:
+    """Tells of peers that do not answer while something waits for them, and of their return: a line each."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._heard: dict[str, tuple[int, float]] = {}
+        self._silent: dict[str, float] = {}
+
+    def look(self, links: Mapping[str, Link], now: float) -> list[str]:
+        """What has changed since the last look. `links` by address."""
+        lines = []
+        for address, link in links.items():
+            frames, since = self._heard.get(address, (-1, now))
+            if frames != link.frames_received or not (link.retained or link.queued):
+                self._heard[address] = link.frames_received, now
+                if address in self._silent:
+                    lines.append(f"the worker at {address} answers again after {now - self._silent.pop(address):.0f} s")
+            elif now >= since + self.patience_s and address not in self._silent:
+                self._silent[address] = since
+                waiting = link.outstanding_bytes + link.queued_bytes
+                lines.append(
+                    f"the worker at {address} has not answered for {now - since:.0f} s: "
+                    f"{waiting:,} bytes for it are kept until it does, or is replaced"
+                )
+        for known in (self._heard, self._silent):
+            for address in known.keys() - links.keys():
+                del known[address]
+        return lines

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from rainband.messaging.sockets import cannot_listen
+from rainband.errors import Refused
+from rainband.messaging.sockets import cannot_listen, libzmq
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,10 @@ def test_a_port_that_cannot_be_had_comes_with_the_reason(number: int, said: str)
     error = cannot_listen("127.0.0.1", 80, number)
     assert str(error).startswith(said)
     assert error.exit_code == 3
+
+
+def test_a_libzmq_with_known_holes_is_refused() -> None:
+    assert libzmq((4, 3, 5)) == "4.3.5"
+    assert libzmq((4, 10, 0)) == "4.10.0"
+    with pytest.raises(Refused, match=r"libzmq 4\.3\.4 is too old, 4\.3\.5 is needed\. Run: pip install"):
+        libzmq((4, 3, 4))

@@ -485,13 +485,13 @@ def test_stacks_are_asked_for_and_collected() -> None:
     ask(nimbus, heartbeat())
     topology_id = submit(nimbus)
     assert ask(nimbus, GetStacks("wc"), 1.0) == Stacks()
-    assert nimbus.take_stack_requests() == {topology_id: {"a"}}
+    assert nimbus.stacks.take() == {topology_id: {"a"}}
     assert ask(nimbus, GetStacks("wc"), 1.5) == Stacks()
-    assert nimbus.take_stack_requests() == {}
+    assert nimbus.stacks.take() == {}
     ask(nimbus, heartbeat(stacks={topology_id: {"h:6700 pid 1": "File ..."}, "other": {"x": "y"}}), 2.0)
     assert ask(nimbus, GetStacks("wc"), 2.0) == Stacks({"h:6700 pid 1": "File ..."})
     assert ask(nimbus, GetStacks("wc"), 100.0) == Stacks()
-    assert nimbus.take_stack_requests() == {topology_id: {"a"}}
+    assert nimbus.stacks.take() == {topology_id: {"a"}}
 
 
 def test_nothing_of_an_old_epoch_is_written() -> None:

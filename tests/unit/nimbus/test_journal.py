@@ -46,3 +46,38 @@ def test_questions_and_refusals_are_no_lines() -> None:
     question: Request = GetTopology("wc")
     assert journal.line(question, *2 * (told.nimbus.handle(question, 0.0, WALL),)) == ""
     assert told.by(Kill("nobody")) == ""
+
+
+def test_what_happens_without_a_command_is_told_too() -> None:
+    nimbus = Nimbus(MemoryStore(), MemoryBlobs(), {}, 0.0, require_bundle=False)
+    nimbus.handle(heartbeat("a", ports=(6700,)), 0.0, WALL)
+    nimbus.handle(heartbeat("b", ports=(6700, 6701)), 20.0, WALL)
+    nimbus.handle(Submit("wc", word_count("wc", 2).encode()), 20.0, WALL)
+    assert nimbus.news.take() == [
+        "supervisor a at 127.0.0.1 joins with 1 slot",
+        "supervisor b at 127.0.0.1 joins with 2 slots",
+    ]
+    nimbus.handle(heartbeat("b", ports=(6700, 6701)), 29.0, WALL)
+    nimbus.tick(31.0)
+    assert nimbus.news.take() == [
+        "supervisor a was silent for 30 s and counts as lost",
+        "wc-1-1700000000 is placed anew: leaves a:6700, gets b:6701",
+    ]
+    assert nimbus.news.take() == []
+
+
+def test_a_worker_that_does_not_come_up_is_told() -> None:
+    nimbus = Nimbus(MemoryStore(), MemoryBlobs(), {"nimbus.task.launch.secs": 9}, 0.0, require_bundle=False)
+    for name in "ab":
+        nimbus.handle(heartbeat(name, ports=(6700,)), 0.0, WALL)
+    nimbus.handle(Submit("wc", word_count("wc", 1).encode()), 0.0, WALL)
+    nimbus.tick(2.0)
+    nimbus.news.take()
+    for second in range(3, 20):
+        for name in "ab":
+            nimbus.handle(heartbeat(name, ports=(6700,)), float(second), WALL)
+        nimbus.tick(float(second))
+    assert nimbus.news.take() == [
+        "wc-1-1700000000: no worker came up on a:6700 within 9 s",
+        "wc-1-1700000000 is placed anew: leaves a:6700, gets b:6700",
+    ]
