@@ -284,6 +284,7 @@ class ManualEmitter(Emitter):
         Emitter.__init__(self, component, task, outputs, gate, agenda, pickle_types)
         self.acked: i64 = 0
         self.failed: i64 = 0
+        self.resets: i64 = 0
         self.second_acks: i64 = 0
         self.on_reset: Callable[[Tree], None] | None = None
 
@@ -400,6 +401,7 @@ class ManualEmitter(Emitter):
         tree = tup._anchor
         if tree is None or tree is CLOSED or self.on_reset is None:
             return
+        self.resets += 1
         assert isinstance(tree, Tree)
         leaves: list[Tree] = tree.leaves() if isinstance(tree, Group) else [tree]
         for leaf in leaves:

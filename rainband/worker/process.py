@@ -48,7 +48,7 @@ from rainband.worker.lanes import AsyncLane, ThreadLane
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
 from rainband.worker.lookout import Lookout
-from rainband.worker.reports import Silences, SlowCalls, Standstills
+from rainband.worker.reports import Leaks, Silences, SlowCalls, Standstills
 from rainband.worker.worker import Worker
 
 logger = logging.getLogger("rainband.worker")
@@ -148,6 +148,7 @@ class WorkerProcess:
             self.worker = self._make_worker(plan, assignment)
             self.worker.agenda.turn = self.progress.turn
             self.standstills = Standstills(self.worker.timeout_s)
+            self.leaks = Leaks(self.worker.timeout_s)
             self.loading = SYSTEM
             self._beat(self.clock.now())
             self.worker.step(self.clock.now())
@@ -370,7 +371,7 @@ class WorkerProcess:
             logger.warning(line)
         for line in self.silences.look(self.worker.links.by_address, now):
             logger.warning(line)
-        waiting = self.errors + beat.errors + self._standstills(now)
+        waiting = self.errors + beat.errors + self._noticed(now)
         errors, later = first_errors(waiting)
         self.errors = later[-ERRORS_KEPT_MAX:]
         if self.log.dropped:
@@ -380,11 +381,14 @@ class WorkerProcess:
         if not self.heard:
             self.errors = waiting[-ERRORS_KEPT_MAX:]
 
-    def _standstills(self, now: float) -> tuple[ErrorRecord, ...]:
-        """Records that name the bolts beside the loop that do not come back, and where they are."""
+    def _noticed(self, now: float) -> tuple[ErrorRecord, ...]:
+        """Records that name the bolts beside the loop that do not come back, with their stacks, and those that leak."""
         records = []
-        for made, text in self.standstills.look(self.worker.wiring.tasks.values(), now):
-            stack = self.worker.sides.lane_of[made.task].stack(made.component)
+        tasks = self.worker.wiring.tasks.values()
+        stuck = self.standstills.look(tasks, now)
+        found = [(made, text, self.worker.sides.lane_of[made.task].stack(made.component)) for made, text in stuck]
+        found += [(made, text, "") for made, text in self.leaks.look(tasks, now)]
+        for made, text, stack in found:
             logger.warning("component '%s', task %d: %s\n%s", made.component, made.task, text, stack)
             where = made.component, made.task, self.host, self.port
             records.append(ErrorRecord(*where, self.clock.wall(), text, stack[-8000:]))

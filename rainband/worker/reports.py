@@ -5,12 +5,14 @@ too long or do not come back; peers that do not answer. Pure: times come in.
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rainband.errors import described, sendable
 from rainband.messaging.link import Link
 from rainband.records import ErrorRecord
+from rainband.worker.emit import ManualEmitter
 from rainband.worker.side import SideBoltTask
 from rainband.worker.tasks import SLOW_CALL_S
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rainband.worker.wiring import LocalTask
 
 TRACEBACK_MAX = 8000
+LOOKS = 16
 
 
 class ErrorReports:
@@ -92,6 +95,42 @@ class Standstills:
                 self._told[made.task] = bolt.back_at
                 calls = f"{bolt.in_flight} calls under way have" if bolt.in_flight > 1 else "a call under way has"
                 found.append((made, f"{calls} not come back for {now - bolt.back_at:.0f} s"))
+        return found
+
+
+class Leaks:
+    """Finds the components that leave tuples neither acked nor failed for longer than `timeout_s`: each once.
+
+    Of the tuples that a task had taken by then, no more can be settled than all that are by now: the rest is held. What
+    starts timeouts anew holds its tuples on purpose.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._taken: dict[int, deque[tuple[float, int]]] = {}
+        self._told: set[str] = set()
+
+    def look(self, tasks: Iterable[LocalTask], now: float) -> list[tuple[LocalTask, str]]:
+        """Each with what is to be said of it."""
+        found = []
+        for made in tasks:
+            emitter = made.bolt.emitter if made.bolt is not None else None
+            if made.bolt is None or not isinstance(emitter, ManualEmitter) or made.component in self._told:
+                continue
+            taken = self._taken.setdefault(made.task, deque())
+            if taken and made.bolt.executed < taken[-1][1]:
+                taken.clear()  # the task was elsewhere meanwhile
+            if not taken or now >= taken[-1][0] + self.timeout_s / LOOKS:
+                taken.append((now, int(made.bolt.executed)))
+            while len(taken) > 1 and taken[1][0] <= now - self.timeout_s:
+                taken.popleft()
+            at, before = taken[0]
+            held = before - int(emitter.acked + emitter.failed)
+            if at <= now - self.timeout_s and held > 0 and emitter.resets == 0:
+                self._told.add(made.component)
+                tuples = "tuples were" if held > 1 else "tuple was"
+                text = f"{held} {tuples} neither acked nor failed within {self.timeout_s:g} s"
+                found.append((made, f"{text}: a ManualBolt does so with each"))
         return found
 
 
