@@ -73,6 +73,15 @@ class Step:
     large: Large | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """All entries: their values, why the others cannot be read, and which large value each of them names."""
+
+    values: dict[str, bytes]
+    unreadable: dict[str, str]
+    known: dict[str, Large | None]
+
+
 class ZooKeeperStore:
     """A `Store` and an `Election` at `url`, with the digest `credentials` ("user:password").
 
@@ -116,18 +125,20 @@ class ZooKeeperStore:
         with self._lock, self._keeper.guarded():
             until = self._clock.now() + LOAD_S
             while True:
-                facts, self._guard, _, self._known = self._load(until)
+                facts, self._guard, entries = self._load(until)
+                self._known = entries.known
                 epoch = max(facts.epoch, above) + 1
                 new = msgspec.structs.replace(facts, epoch=epoch, token=secrets.token_hex(16))
                 if self._commit(new, [], until):
                     self._epoch = new.epoch
-                    self._sweep()
+                    if not entries.unreadable:  # the pieces of what may be mended stay
+                        self._sweep()
                     return new.epoch
 
     def read_all(self) -> State:
         with self._keeper.guarded():  # without the lock: a reader on another thread does not hold up the leader
-            facts, _, values, _ = self._load(self._clock.now() + LOAD_S)
-        return State(facts.cluster_id, facts.epoch, facts.version, values)
+            facts, _, entries = self._load(self._clock.now() + LOAD_S)
+        return State(facts.cluster_id, facts.epoch, facts.version, entries.values, entries.unreadable)
 
     def write(self, epoch: int, changes: Sequence[Change]) -> None:
         checked = check_changes(changes)
@@ -238,15 +249,15 @@ class ZooKeeperStore:
 
     # Reading.
 
-    def _load(self, until: float) -> tuple[Facts, int, dict[str, bytes], dict[str, Large | None]]:
-        """Facts, their version, values and what they are made of, at one instant: no batch came in between.
+    def _load(self, until: float) -> tuple[Facts, int, Entries]:
+        """Facts, their version, and the entries, at one instant: no batch came in between.
 
         What a leader writes with is not touched: reading what a later one wrote must not lend its guard to an old one.
         """
         while True:
             facts, guard = self._facts(until)
             try:
-                values, known = self._read_entries(until)
+                entries = self._read_entries(until)
                 again = self._facts(until)[1]
             except zk.NoNodeError:
                 continue
@@ -254,22 +265,36 @@ class ZooKeeperStore:
                 self._keeper.pause(until)
                 continue
             if again == guard:
-                return facts, guard, values, known
+                return facts, guard, entries
 
-    def _read_entries(self, until: float) -> tuple[dict[str, bytes], dict[str, Large | None]]:
-        names = sorted(self._keeper.children("entries", until=until))
-        asked = [(name.replace(":", "/"), self._keeper.ask("entries", name)) for name in names]
-        values: dict[str, bytes] = {}
-        known: dict[str, Large | None] = {}
+    def _read_entries(self, until: float) -> Entries:
+        asked = [(name.replace(":", "/"), self._keeper.ask("entries", name)) for name in self._names(until)]
+        found = Entries({}, {}, {})
         for key, result in asked:
-            content: bytes = self._keeper.wait(result, until)[0]
-            known[key] = large = msgspec.json.decode(content[1:], type=Large) if content[:1] == b"L" else None
-            values[key] = content[1:] if large is None else self._read_large(key, large, until)
-        return values, known
+            found.known[key] = None
+            try:
+                content: bytes = self._keeper.wait(result, until)[0]
+                large = msgspec.json.decode(content[1:], type=Large) if content[:1] == b"L" else None
+                found.known[key] = large
+                found.values[key] = content[1:] if large is None else self._read_large(key, large, until)
+            except (zk.NoAuthError, msgspec.DecodeError, StoreError) as error:
+                found.unreadable[key] = str(error) or "other credentials are needed for it"
+        return found
+
+    def _names(self, until: float) -> list[str]:
+        """The nodes of all entries."""
+        try:
+            return sorted(self._keeper.children("entries", until=until))
+        except zk.NoNodeError:
+            what = f"{self._keeper.path('entries')} in ZooKeeper is gone, and all topologies with it"
+            raise StoreError(what, "Restore ZooKeeper's data") from None
 
     def _read_large(self, key: str, large: Large, until: float) -> bytes:
         asked = [self._keeper.ask("large", name) for name in large.names()]
-        value = b"".join(self._keeper.wait(result, until)[0] for result in asked)
+        try:
+            value = b"".join(self._keeper.wait(result, until)[0] for result in asked)
+        except zk.NoNodeError:
+            raise StoreError(f"pieces of {key} in ZooKeeper are gone") from None
         if hashlib.sha256(value).hexdigest() != large.digest:
             raise StoreError(f"the pieces of {key} in ZooKeeper are not what was written")
         return value

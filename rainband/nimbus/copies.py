@@ -151,7 +151,8 @@ class Copies:
 
     def _look(self) -> None:
         """Find out which bundles are needed, and fetch those that are not here."""
-        entries, _ = read_entries(self._store.read_all().values)
+        state = self._store.read_all()
+        entries, _ = read_entries(state.values, state.unreadable)
         named = frozenset(entry.plan.bundle for entry in entries.values() if entry.plan.bundle)
         if self._depot is not None:
             self._tend_depot(self._depot, named)

@@ -86,9 +86,9 @@ class Nimbus:
         self._shelf = Shelf(blobs, self.config["nimbus.upload.expiry.secs"], now)
         self._require_bundle = require_bundle
         self.epoch = store.lead(above)
-        values = store.read_all().values
-        self._entries, self.damaged = read_entries(values)
-        self._counter = read_counter(values, self._entries)
+        state = store.read_all()
+        self._entries, self.damaged = read_entries(state.values, state.unreadable)
+        self._counter = read_counter(state.values, self._entries)
         self._new_tally = partial(Tally, errors_max)
         self._tallies = {topology_id: self._new_tally() for topology_id in self._entries}
         self._reached: dict[str, dict[int, bytes]] = {}

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError, ConnectionLoss, NoAuthError
+from kazoo.security import make_digest_acl
 
 from kit import zookeeper
 from kit.nimbuses import wait
@@ -171,6 +172,53 @@ def test_large_values_are_split_and_their_pieces_swept(url: str) -> None:
         store.lead()
         assert store.read_all().values == {"plan/a": b"small"}
         wait(lambda: store._keeper.children("large", until=CLOCK.now() + 5) == [], 5)
+
+
+def wrong_acl(client: KazooClient, root: str) -> None:
+    client.set_acls(f"{root}/entries/plan:a", [make_digest_acl("another", "user", all=True)])
+
+
+def no_pointer(client: KazooClient, root: str) -> None:
+    client.set(f"{root}/entries/plan:a", b"Lost")
+
+
+def lost_piece(client: KazooClient, root: str) -> None:
+    client.delete(f"{root}/large/{client.get_children(f'{root}/large')[0]}")
+
+
+def other_piece(client: KazooClient, root: str) -> None:
+    client.set(f"{root}/large/{client.get_children(f'{root}/large')[0]}", b"other")
+
+
+@pytest.mark.parametrize("damage", [wrong_acl, no_pointer, lost_piece, other_piece])
+def test_an_entry_that_cannot_be_read_keeps_nobody_from_the_others(
+    url: str, damage: Callable[[KazooClient, str], None]
+) -> None:
+    """A10: and it can still be removed."""
+    with opened(url) as store:
+        epoch = store.lead()
+        store.write(epoch, [Put("plan/a", b"x" * 600_000), Put("topology/a", b"1"), Put("topology/b", b"2")])
+        damage(store._keeper._client, parse(url).root)
+        pieces = len(store._keeper.children("large", until=CLOCK.now() + 5))
+    with opened(url) as store:
+        epoch = store.lead()
+        state = store.read_all()
+        assert state.values == {"topology/a": b"1", "topology/b": b"2"}
+        assert list(state.unreadable) == ["plan/a"]
+        assert len(store._keeper.children("large", until=CLOCK.now() + 5)) == pieces
+        store.write(epoch, [Delete("topology/a"), Delete("plan/a"), Put("topology/b", b"3")])
+        store.lead()
+        state = store.read_all()
+        assert (state.values, state.unreadable) == ({"topology/b": b"3"}, {})
+        wait(lambda: store._keeper.children("large", until=CLOCK.now() + 5) == [], 5)
+
+
+def test_the_loss_of_all_entries_is_said(url: str) -> None:
+    with opened(url) as store:
+        store.lead()
+        store._keeper._client.delete(f"{parse(url).root}/entries", recursive=True)
+    with opened(url) as store, pytest.raises(StoreError, match=r"entries in ZooKeeper is gone.*Restore ZooKeeper"):
+        store.lead()
 
 
 def test_too_many_changes_for_one_transaction_are_refused(url: str) -> None:

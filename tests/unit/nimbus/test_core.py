@@ -14,7 +14,7 @@ import pytest
 from kit.clusters import WALL, beat, heartbeat, word_count
 from rainband.cluster.blobs import DirectoryBlobs, MemoryBlobs
 from rainband.cluster.memory import MemoryStore
-from rainband.cluster.store import EPOCH_MAX, Change
+from rainband.cluster.store import EPOCH_MAX, Change, State
 from rainband.errors import StoreError
 from rainband.nimbus.core import Nimbus
 from rainband.records import (
@@ -415,6 +415,37 @@ def test_a_damaged_row_is_set_aside_and_the_others_run_on(kind: str, damage: byt
         assert names(survivor) == ["good"]
         assert list(survivor.damaged) == ([f"topology/{topology_id}"] if damage is not None or kind == "plan" else [])
     assert submit(survivor, "third").startswith("third-3-")
+
+
+class PartlyUnreadable(MemoryStore):
+    """`lost` keys are there, and their values cannot be had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: set[str] = set()
+
+    def read_all(self) -> State:
+        state = super().read_all()
+        values = {key: value for key, value in state.values.items() if key not in self.lost}
+        return replace(state, values=values, unreadable=dict.fromkeys(self.lost, "pieces are gone"))
+
+
+@pytest.mark.parametrize("kind", ["topology", "plan", "assignment"])
+def test_a_row_whose_value_cannot_be_had_is_set_aside_and_the_others_run_on(kind: str) -> None:
+    store = PartlyUnreadable()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    submit(nimbus, "good")
+    store.lost = {f"{kind}/{topology_id}"}
+    survivor = make(store)
+    assert names(survivor) == ["good"]
+    assert survivor.damaged == {f"topology/{topology_id}": f"{kind}/{topology_id}: pieces are gone"}
+    answer = ask(survivor, heartbeat("a", beat(topology_id, 6700), known={topology_id: (1, 1)}))
+    assert isinstance(answer, HeartbeatReply)
+    assert topology_id in answer.wanted
+    assert isinstance(ask(survivor, Kill("wc")), Done)
+    assert not any(topology_id in key for key in store._values)
 
 
 def with_a_damaged_row() -> tuple[Nimbus, str]:
