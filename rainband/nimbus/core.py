@@ -14,7 +14,7 @@ import msgspec
 from rainband.cluster.blobs import Blobs
 from rainband.cluster.store import EPOCH_MAX, Change, Put, Store
 from rainband.config import Config
-from rainband.errors import RainbandError, Refused, TopologyExists, TopologyUnreadable
+from rainband.errors import NotUploaded, RainbandError, Refused, TopologyExists, TopologyUnreadable
 from rainband.nimbus import admission, lifecycle, views
 from rainband.nimbus.assigning import announced, raised, scheduled
 from rainband.nimbus.lifecycle import Action, Event
@@ -209,7 +209,8 @@ class Nimbus:
             raise Refused(f"{TOPOLOGIES_MAX} topologies are there already", "Kill one first")
         plan = admission.admit(request.name, request.plan, request.config)
         if (plan.bundle or self._require_bundle) and not self._shelf.has(plan.bundle):
-            raise Refused(f"the code bundle {plan.bundle[:12] or '(none)'} was not uploaded", "Upload it, then submit")
+            what = f"the code bundle {plan.bundle[:12] or '(none)'} was not uploaded"
+            raise NotUploaded(what, "Upload it, then submit")
         admission.check_versions(plan, self._roster.alive_heartbeats())
         number = self._counter + 1
         status = Status.ACTIVE if request.active else Status.INACTIVE
