@@ -246,9 +246,9 @@ class Batch:
     def delete(self, *parts: str) -> None:
         self._transaction.delete(self._keeper.path(*parts))
 
-    def check(self, *parts: str) -> None:
-        """Only if this node is there."""
-        self._transaction.check(self._keeper.path(*parts), -1)
+    def check(self, *parts: str, version: int = -1) -> None:
+        """Only if this node is there, at `version` unless that is -1."""
+        self._transaction.check(self._keeper.path(*parts), version)
 
     def commit(self, until: float) -> Exception | None:
         """None when it was taken; else the reason, and nothing changed. Raises one of LOST when that is not known."""

@@ -112,7 +112,7 @@ class ZooKeeperStore:
 
     def _connect(self, url: str, credentials: str, session_s: float) -> tuple[Keeper, Campaign]:
         keeper = Keeper(parse(url), credentials, session_s, self._clock, self._session_lost, self._tls)
-        return keeper, Campaign(keeper, self._facts)
+        return keeper, Campaign(keeper, self._prepare)
 
     @property
     def cluster_id(self) -> str:
@@ -201,6 +201,20 @@ class ZooKeeperStore:
         self._recognise(facts.cluster_id, until)
         return facts, version
 
+    def _prepare(self, until: float) -> None:
+        """See that the root is ours, and make again what of it is gone and can be made: it held no topology."""
+        facts, version = self._facts(until)
+        missing = {f"is-{facts.cluster_id}", "large", "election"} - set(self._keeper.children(until=until))
+        if missing:
+            batch = self._keeper.batch()
+            batch.check("facts", version=version)
+            for name in sorted(missing):
+                batch.create(name, data=b"")
+            reason = batch.commit(until)
+            if reason is not None and not isinstance(reason, (zk.NodeExistsError, zk.BadVersionError)):
+                raise reason
+            log.warning("made again in ZooKeeper: %s", ", ".join(map(self._keeper.path, sorted(missing))))
+
     def _make(self, until: float) -> None:
         """Begin anew, unless we know that there was something."""
         known = self._cluster_id or self._remembered()
@@ -213,6 +227,9 @@ class ZooKeeperStore:
         for name in (f"is-{cluster_id}", "entries", "large", "election"):
             batch.create(name, data=b"")
         reason = batch.commit(until)
+        if isinstance(reason, zk.NodeExistsError) and "facts" not in self._keeper.children(until=until):
+            what = f"{self._keeper.place.root} in ZooKeeper is not empty, and {self._keeper.path('facts')} is not there"
+            raise StoreError(what, "Restore ZooKeeper's data, or choose a path of its own")
         if reason is not None and not isinstance(reason, zk.NodeExistsError):
             raise reason
 

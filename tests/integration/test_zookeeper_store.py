@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import importlib.util
 import itertools
 import os
@@ -219,6 +220,33 @@ def test_the_loss_of_all_entries_is_said(url: str) -> None:
         store._keeper._client.delete(f"{parse(url).root}/entries", recursive=True)
     with opened(url) as store, pytest.raises(StoreError, match=r"entries in ZooKeeper is gone.*Restore ZooKeeper"):
         store.lead()
+
+
+@pytest.mark.parametrize("gone", ["is-*", "large", "election"])
+def test_nodes_that_hold_no_topology_are_made_again(url: str, gone: str) -> None:
+    """What a copy of the data without empty nodes lacks."""
+    with opened(url) as store:
+        store.write(store.lead(), [Put("topology/a", b"1")])
+        root, client = parse(url).root, store._keeper._client
+        (name,) = fnmatch.filter(client.get_children(root), gone)
+        client.delete(f"{root}/{name}")
+    with opened(url) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        epoch = store.lead()
+        store.write(epoch, [Put("plan/a", b"x" * 600_000)])
+        assert set(store.read_all().values) == {"topology/a", "plan/a"}
+        assert store._keeper.children(name, until=CLOCK.now() + 5) is not None
+
+
+def test_a_root_without_its_facts_is_not_begun_anew(url: str) -> None:
+    with opened(url) as store:
+        store.write(store.lead(), [Put("topology/a", b"1")])
+        store._keeper._client.delete(f"{parse(url).root}/facts")
+    at = CLOCK.now()
+    with opened(url) as stranger, pytest.raises(StoreError, match="/facts is not there. Restore ZooKeeper's data"):
+        stranger.lead()
+    assert CLOCK.now() - at < 5.0
 
 
 def test_too_many_changes_for_one_transaction_are_refused(url: str) -> None:

@@ -109,6 +109,8 @@ class Ensemble:
         return self.nodes[path]
 
     def children(self, path: str) -> list[str]:
+        if not path:
+            return sorted({name.partition("/")[0] for name in self.nodes})
         self.find(path)
         return sorted(name[len(path) + 1 :] for name in self.nodes if name.startswith(f"{path}/"))
 
@@ -168,7 +170,8 @@ class Ensemble:
                 raise zk.NodeExistsError
             if kind in ("check", "set", "delete"):
                 node = self.find(path)
-                if kind == "set" and given[1] not in (-1, node.version):
+                wanted = given[1] if kind == "set" else given if kind == "check" else -1
+                if wanted not in (-1, node.version):
                     raise zk.BadVersionError
 
     def _mirror(self, paths: set[str]) -> None:
@@ -387,8 +390,8 @@ class SimBatch:
     def delete(self, *parts: str) -> None:
         self.parts.append(("delete", "/".join(parts), None))
 
-    def check(self, *parts: str) -> None:
-        self.parts.append(("check", "/".join(parts), None))
+    def check(self, *parts: str, version: int = -1) -> None:
+        self.parts.append(("check", "/".join(parts), version))
 
     def commit(self, until: float) -> Exception | None:
         keeper = self.keeper
