@@ -201,9 +201,10 @@ class Keeper:
         place = self.place
         try:
             yield
-        except zk.NoAuthError:
+        except zk.NoAuthError as error:
             fix = "Give every Nimbus the same credentials"
-            raise NotAllowed(f"ZooKeeper keeps {place.root} for other credentials", fix) from None
+            where = error.args[0] if error.args else place.root
+            raise NotAllowed(f"ZooKeeper keeps {where} for other credentials", fix) from None
         except zk.AuthFailedError:
             raise NotAllowed("ZooKeeper refused the credentials") from None
         except LOST as error:
@@ -254,6 +255,9 @@ class Batch:
         """None when it was taken; else the reason, and nothing changed. Raises one of LOST when that is not known."""
         results = self._keeper.wait(self._transaction.commit_async(), until)
         reasons = [result for result in results if isinstance(result, Exception)]
+        for operation, result in zip(self._transaction.operations, results, strict=False):
+            if isinstance(result, Exception):
+                result.args = (operation.path,)
         real = [reason for reason in reasons if not isinstance(reason, (zk.RolledBackError, zk.RuntimeInconsistency))]
         return next(iter([*real, *reasons]), None)
 

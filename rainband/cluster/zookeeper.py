@@ -151,7 +151,13 @@ class ZooKeeperStore:
             steps = self._plan(checked, until)
             version = self._last.version + 1
             new = msgspec.structs.replace(self._last, version=version, token=secrets.token_hex(16))
-            if not self._commit(new, steps, until):
+            try:
+                taken = self._commit(new, steps, until)
+            except BaseException:
+                if self._epoch:  # it was surely not taken
+                    self._drop([name for step in steps if step.large is not None for name in step.large.names()])
+                raise
+            if not taken:
                 newest = self._facts(until)[0].epoch
                 self._abdicate(f"stale leader: epoch {epoch} does not lead, epoch {newest} does")
                 raise stale(epoch, newest)
@@ -201,8 +207,8 @@ class ZooKeeperStore:
         self._recognise(facts.cluster_id, until)
         return facts, version
 
-    def _prepare(self, until: float) -> None:
-        """See that the root is ours, and make again what of it is gone and can be made: it held no topology."""
+    def _prepare(self, until: float) -> bool:
+        """See that the root is ours, and make again what of it is gone and held no topology. Whether something was."""
         facts, version = self._facts(until)
         missing = {f"is-{facts.cluster_id}", "large", "election"} - set(self._keeper.children(until=until))
         if missing:
@@ -214,6 +220,7 @@ class ZooKeeperStore:
             if reason is not None and not isinstance(reason, (zk.NodeExistsError, zk.BadVersionError)):
                 raise reason
             log.warning("made again in ZooKeeper: %s", ", ".join(map(self._keeper.path, sorted(missing))))
+        return bool(missing)
 
     def _make(self, until: float) -> None:
         """Begin anew, unless we know that there was something."""
@@ -352,7 +359,7 @@ class ZooKeeperStore:
             self._last, self._guard = facts, self._guard + 1
         return done
 
-    def _try_commit(self, facts: Facts, steps: Sequence[Step], until: float) -> bool:
+    def _try_commit(self, facts: Facts, steps: Sequence[Step], until: float) -> bool | None:
         batch = self._keeper.batch()
         batch.check(f"is-{facts.cluster_id}")
         batch.set("facts", data=msgspec.json.encode(facts), version=self._guard)
@@ -368,8 +375,21 @@ class ZooKeeperStore:
         reason = batch.commit(until)
         if reason is None or isinstance(reason, zk.BadVersionError):
             return reason is None
-        self._facts(until)  # says what is wrong when the root is no longer ours
+        if self._look_again(until):
+            return None
         raise reason
+
+    def _look_again(self, until: float) -> bool:
+        """Whether somebody else's hand was in our root, and what it kept from being taken may be tried again.
+
+        Raises what is wrong when the root is no longer ours. No batch came in between, for the guard was right.
+        """
+        made = self._prepare(until)
+        before = self._known
+        self._known = {key: before.get(key) for key in (name.replace(":", "/") for name in self._names(until))}
+        if odd := self._known.keys() ^ before.keys():
+            log.warning("somebody else made or deleted entries in ZooKeeper: %s", ", ".join(sorted(odd)))
+        return made or bool(odd)
 
     def _was_committed(self, facts: Facts, until: float, lost: Exception) -> bool | None:
         """Whether the batch whose answer got lost was taken; None: it was not, and may be tried again."""

@@ -239,12 +239,44 @@ def test_nodes_that_hold_no_topology_are_made_again(url: str, gone: str) -> None
         assert store._keeper.children(name, until=CLOCK.now() + 5) is not None
 
 
+def test_entries_that_somebody_deleted_or_made_do_not_stop_the_leader(url: str) -> None:
+    with opened(url) as store:
+        epoch = store.lead()
+        store.write(epoch, [Put("topology/a", b"1"), Put("topology/b", b"1"), Put("plan/b", b"1")])
+        root, client = parse(url).root, store._keeper._client
+        for name in ("topology:a", "topology:b"):
+            client.delete(f"{root}/entries/{name}")
+        client.create(f"{root}/entries/topology:c", b"?")
+        store.write(epoch, [Delete("topology/a"), Delete("plan/a"), Put("topology/b", b"2"), Put("topology/c", b"2")])
+        assert store.read_all().values == {"topology/b": b"2", "topology/c": b"2", "plan/b": b"1"}
+        client.delete(f"{root}/is-{store.cluster_id}")
+        store.write(epoch, [Put("topology/b", b"3")])
+        assert store.read_all().values["topology/b"] == b"3"
+
+
+def test_a_write_that_fails_says_where_and_leaves_no_pieces(url: str) -> None:
+    with opened(url) as store:
+        epoch = store.lead()
+        store.write(epoch, [Put("topology/a", b"1"), Put("topology/b", b"1")])
+        root, client = parse(url).root, store._keeper._client
+        client.create(f"{root}/entries/topology:a/child", b"")
+        for _ in range(3):
+            with pytest.raises(StoreError, match=r"NotEmptyError .*/entries/topology:a"):
+                store.write(epoch, [Put("plan/b", b"x" * 600_000), Delete("topology/a")])
+        wait(lambda: store._keeper.children("large", until=CLOCK.now() + 5) == [], 5)
+        client.set_acls(f"{root}/entries/topology:b", [make_digest_acl("another", "user", all=True)])
+        with pytest.raises(NotAllowed, match=r"ZooKeeper keeps .*/entries/topology:b for other credentials"):
+            store.write(epoch, [Put("topology/b", b"2")])
+        store.write(epoch, [Delete("topology/b")])
+        assert store.read_all().values == {"topology/a": b"1"}
+
+
 def test_a_root_without_its_facts_is_not_begun_anew(url: str) -> None:
     with opened(url) as store:
         store.write(store.lead(), [Put("topology/a", b"1")])
         store._keeper._client.delete(f"{parse(url).root}/facts")
     at = CLOCK.now()
-    with opened(url) as stranger, pytest.raises(StoreError, match="/facts is not there. Restore ZooKeeper's data"):
+    with opened(url) as stranger, pytest.raises(StoreError, match=r"/facts is not there. Restore ZooKeeper's data"):
         stranger.lead()
     assert CLOCK.now() - at < 5.0
 
