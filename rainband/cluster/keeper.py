@@ -171,11 +171,19 @@ class Keeper:
         return self._client.delete_async(self.path(*parts))
 
     def make_root(self, until: float) -> None:
-        """The root and what is above it; those that are there stay as they are."""
+        """The root and what is above it; those that are there stay as they are, also where we may make none."""
         names = self.place.root.split("/")
         for depth in range(2, len(names) + 1):
-            with contextlib.suppress(zk.NodeExistsError):
-                self.wait(self._client.create_async("/".join(names[:depth]), b"", acl=self._acl), until)
+            path = "/".join(names[:depth])
+            try:
+                self.wait(self._client.create_async(path, b"", acl=self._acl), until)
+            except zk.NodeExistsError:
+                continue
+            except zk.NoAuthError:
+                if self.wait(self._client.exists_async(path), until) is None:
+                    what = f"ZooKeeper does not let these credentials make {path}"
+                    fix = f"Have {self.place.root} made, with all rights for digest:{self._acl[0].id.id}"
+                    raise NotAllowed(what, fix) from None
 
     def check_acl(self, until: float) -> None:
         """Raises NotAllowed when anyone may write to the root."""

@@ -7,6 +7,7 @@ import fnmatch
 import importlib.util
 import itertools
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError, ConnectionLoss, NoAuthError
-from kazoo.security import make_digest_acl
+from kazoo.security import make_acl, make_digest_acl
 
 from kit import zookeeper
 from kit.nimbuses import wait
@@ -335,6 +336,23 @@ def test_a_root_that_anyone_may_write_to_is_refused(url: str) -> None:
         anyone.create(parse(url).root, b"")
     with opened(url) as store, pytest.raises(NotAllowed, match="anyone may write to /own-"):
         store.lead()
+
+
+def test_a_root_that_was_made_for_us_needs_no_rights_above_it(tmp_path: Path) -> None:
+    """As administrators who lock '/' do it."""
+    theirs = [make_digest_acl("admin", "their secret", all=True), make_acl("world", "anyone", read=True)]
+    ours = [make_digest_acl(*CREDENTIALS.split(":"), all=True)]
+    with zookeeper.ensemble(tmp_path) as ensemble:
+        with raw(ensemble.url(), auth_data=[("digest", "admin:their secret")]) as admin:
+            admin.create("/apps", b"", acl=theirs)
+            admin.create("/apps/made", b"", acl=ours)
+            admin.set_acls("/", theirs)
+        with opened(ensemble.url("/apps/made")) as store:
+            store.write(store.lead(), [Put("counter", b"1")])
+        fix = f"Have /apps/ours made, with all rights for digest:{ours[0].id.id}"
+        refused = f"does not let these credentials make /apps/ours. {fix}"
+        with opened(ensemble.url("/apps/ours")) as store, pytest.raises(NotAllowed, match=re.escape(refused)):
+            store.lead()
 
 
 def test_a_wiped_root_is_not_begun_anew(url: str, tmp_path: Path) -> None:
