@@ -284,8 +284,8 @@ class Nimbus:
         self._write(old, announced(replace(entry, row=row), self.epoch))
         self._due[entry.topology_id] = now + wait_s
         self._heard_since[entry.topology_id] = {}
-        if wait_s == 0.0:
-            self._elapsed(self._entries[entry.topology_id], now)
+        if wait_s == 0.0:  # the command is accepted, whatever becomes of the second write: `tick` tries that again
+            self._attempt(entry.topology_id, partial(self._elapsed, self._entries[entry.topology_id], now))
 
     def _elapsed(self, entry: Entry, now: float) -> None:
         """The wait is over: remove the topology, or place it anew, or let it go on where it was placed.

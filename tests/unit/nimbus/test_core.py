@@ -385,6 +385,26 @@ def test_what_time_brings_is_tried_again_after_a_failed_write() -> None:
     assert nimbus.troubles == {}
 
 
+@pytest.mark.parametrize("command", [Kill("wc", 0.0), Rebalance("wc", 0.0, 2)])
+def test_what_was_accepted_is_not_refused_by_a_failed_second_write(command: Request) -> None:
+    """Whoever is told that nothing was done does it again, and is told that it is being done already."""
+    store = FailingStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    store.good = 1
+    assert ask(nimbus, command) == Done(topology_id)
+    assert nimbus.troubles == {topology_id: "disk full"}
+    store.good = 1
+    nimbus.tick(0.5)
+    if isinstance(command, Kill):
+        assert names(nimbus) == []
+    else:
+        assignment = look(nimbus).assignment
+        assert assignment is not None
+        assert len(assignment.slots()) == 2
+
+
 def test_scheduling_is_tried_again_after_a_failed_write() -> None:
     store = FailingStore()
     nimbus = make(store)
