@@ -25,7 +25,8 @@ from rainband.clock import Clock
 from rainband.errors import ClusterUnavailable, NotAllowed, StoreError, UsageError
 
 SCHEME = "zookeeper://"
-SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})\Z")
+LABEL = r"[A-Za-z0-9_-]{1,63}"
+SERVER = re.compile(rf"(\[[0-9A-Fa-f:.]+\]|{LABEL}(?:\.{LABEL})*\.?):(\d{{1,5}})\Z")
 ROOT = re.compile(r"(/[A-Za-z0-9_.-]+)+\Z")
 CLOSE_S = 0.6
 LOST = (

@@ -517,8 +517,17 @@ def write_again(store: ZooKeeperStore, epoch: int, value: bytes) -> int:
 URLS = [
     "zookeeper://", "zookeeper://host", "zookeeper://host:2181", "zookeeper://host:2181/", "zookeeper://host:0/a",
     "zookeeper://host:99999/a", "zookeeper://a:b@host:2181/a", "zookeeper://host:2181/a/../b", "zookeeper://,/a",
-    "zookeeper://host:2181/a b", "http://host:2181/a", "zookeeper://host:2181//a",
+    "zookeeper://host:2181/a b", "http://host:2181/a", "zookeeper://host:2181//a", "zookeeper://host..com:2181/a",
+    "zookeeper://.host:2181/a", f"zookeeper://{'h' * 64}.com:2181/a",
 ]  # fmt: skip
+
+
+GOOD_URLS = ["host:1/a", "a-b.c_d.e.:65535/a/b", "10.0.0.1:2181,[::1]:2181,host:1/a", f"{'h' * 63}.com:2181/a"]
+
+
+@pytest.mark.parametrize("good", GOOD_URLS)
+def test_an_address_names_hosts_and_a_root(good: str) -> None:
+    assert "".join((parse(f"zookeeper://{good}").servers, parse(f"zookeeper://{good}").root)) == good
 
 
 @pytest.mark.parametrize("bad", URLS)
