@@ -149,6 +149,11 @@ class Keeper:
         data, stat = self.wait(self.ask(*parts), until)
         return data, int(stat.version)
 
+    def get_held(self, *parts: str, until: float) -> tuple[bytes, bool]:
+        """(content of a node, whether it ends with a session)."""
+        data, stat = self.wait(self.ask(*parts), until)
+        return data, bool(stat.ephemeralOwner)
+
     def get_synced(self, *parts: str, until: float) -> tuple[bytes, int]:
         """The same, with everything that was written before included."""
         self.wait(self._client.sync_async(self.place.root), until)

@@ -420,6 +420,24 @@ def test_a_lost_answer_to_standing_leaves_one_place_in_the_queue(url: str) -> No
         assert len(store._keeper.children("election", until=CLOCK.now() + 5)) == 1
 
 
+def test_a_candidate_that_no_session_holds_is_none(url: str) -> None:
+    """A tool that copied the data made a lasting node of it; nobody would ever lead."""
+    with opened(url) as store:
+        store.lead()
+        store._keeper._client.create(f"{parse(url).root}/election/{'a' * 32}-0000000000", b"10.0.0.9:6627")
+        stand(store, "127.0.0.1:1")
+        assert standing(store, lambda s: s.leads).members == ("127.0.0.1:1",)
+
+
+def test_a_candidate_that_leaves_while_it_is_looked_at_is_passed_over(url: str) -> None:
+    with opened(url) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        campaign = store._campaign
+        nodes = [f"{'a' * 32}-0000000000", *campaign._nodes(CLOCK.now() + 5)]
+        assert campaign._judge(nodes, CLOCK.now() + 5) == Standing(True, "127.0.0.1:1", ("127.0.0.1:1",))
+
+
 def test_the_lease_ends_by_the_clock_without_a_word_from_the_server(tmp_path: Path) -> None:
     """A2: the server stands still, connections stay open, kazoo says nothing."""
     with zookeeper.ensemble(tmp_path) as ensemble, opened(ensemble.url(), session_s=2.0) as store:

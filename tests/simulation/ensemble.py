@@ -324,6 +324,10 @@ class SimKeeper(Keeper):
         data, node = self.wait(self.ask(*parts), until)
         return data, int(node.version)
 
+    def get_held(self, *parts: str, until: float) -> tuple[bytes, bool]:
+        data, node = self.wait(self.ask(*parts), until)
+        return data, node.owner != 0
+
     def get_synced(self, *parts: str, until: float) -> tuple[bytes, int]:
         return self.get(*parts, until=until)
 
