@@ -252,7 +252,7 @@ class Nimbus:
         lifecycle.step(entry.name, entry.row.status, entry.row.resume, Event.REBALANCE)
         wanted = views.wanted(replace(entry, plan=admission.reshaped(entry.plan, reshape)))
         usable = len(self._usable(entry))
-        if request.workers is not None and usable < wanted:
+        if request.workers is not None and usable < wanted and not self._roster.awaits():
             raise Refused(
                 f"{entry.name} cannot have {wanted} workers: {views.count_slots(usable)} free or its own",
                 "Ask for fewer, or start another supervisor",

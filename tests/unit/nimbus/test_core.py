@@ -315,6 +315,20 @@ def test_workers_of_a_rebalance_have_the_range_of_their_setting(workers: int) ->
     assert look(nimbus) == before
 
 
+def test_a_new_leader_refuses_no_rebalance_for_slots_it_has_not_heard_of_yet() -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    submit(nimbus)
+    assert "cannot have 3 workers: 2 slots free" in refusal(ask(nimbus, Rebalance("wc", 0.0, 3)))
+    nimbus = make(store)
+    assert isinstance(ask(nimbus, Rebalance("wc", 0.0, 2)), Done)
+    ask(nimbus, heartbeat())
+    assignment = look(nimbus).assignment
+    assert assignment is not None
+    assert len(assignment.slots()) == 2
+
+
 def test_a_topology_whose_stored_config_is_no_longer_allowed_can_be_killed() -> None:
     store = MemoryStore()
     nimbus = make(store)
