@@ -118,6 +118,7 @@ class Service:
         self._peers: dict[str, bytes] = {}
         self._held: list[Held] = []
         self._copy_at: dict[str, float] = {}
+        self._not_taken: dict[str, str] = {}
         self._stopping = threading.Event()
         self._troubles: dict[str, str] = {}
         self._copies: Copies | None = None
@@ -316,8 +317,9 @@ class Service:
         now = self.clock.now()
         for news in self._copies.take() if self._copies is not None else ():
             match news:
-                case Copied(digest=digest, address=""):
+                case Copied(digest=digest, address="", reason=reason):
                     self._copy_at[digest] = now + COPY_AGAIN_S
+                    self._not_taken[digest] = reason
                 case Copied(digest=digest):
                     self._release([held for held in self._held if held.digest == digest])
                 case Fetched(digest=digest, data=data):
@@ -339,8 +341,10 @@ class Service:
             self._release(list(self._held))
         for late in [held for held in self._held if now >= held.until]:
             self._held.remove(late)
-            self._server.reply(late.peer, late.request_id, record_of(not_copied(late.digest, places)))
+            why = self._not_taken.get(late.digest) or ", ".join(places)
+            self._server.reply(late.peer, late.request_id, record_of(not_copied(late.digest, why)))
         waiting = {held.digest for held in self._held}
+        self._not_taken = {digest: why for digest, why in self._not_taken.items() if digest in waiting}
         for digest in [digest for digest, at in self._copy_at.items() if now >= at or digest not in waiting]:
             del self._copy_at[digest]
             if digest in waiting and self._copies is not None:
@@ -381,11 +385,11 @@ class Service:
             del self._peers[supervisor]
 
 
-def not_copied(digest: str, places: Sequence[str]) -> NotCopied:
+def not_copied(digest: str, why: str) -> NotCopied:
     """The refusal of a topology whose code the loss of one machine would lose."""
     return NotCopied(
-        f"the bundle {digest[:12]} is on this Nimbus only: no other place takes a copy ({', '.join(places)})",
-        "Submit again in a moment: a Nimbus that died is forgotten after nimbus.zookeeper.session.secs",
+        f"the bundle {digest[:12]} is on this Nimbus only: no other place takes a copy ({why})",
+        "Mend that, or submit again in a moment: a dead Nimbus is forgotten after nimbus.zookeeper.session.secs",
     )
 
 

@@ -205,6 +205,21 @@ def test_bundles_are_on_two_and_come_back_where_they_are_missing(nimbuses: Nimbu
         assert rpc.leader == nimbuses.seeds[0]
 
 
+def test_why_no_other_nimbus_takes_a_copy_is_said(nimbuses: Nimbuses) -> None:
+    nimbuses.start(0, 1)
+    nimbuses.wait_members(2)
+    follower = 1 - nimbuses.leader()
+    stored = nimbuses.directory / str(follower) / "nimbus" / "blobs"
+    (stored / "incoming").rmdir()
+    stored.rmdir()
+    stored.touch()
+    with connected(nimbuses.seeds) as rpc:
+        upload(rpc, digest_of(BUNDLE), BUNDLE, None)
+        why = rf"no other place takes a copy \({nimbuses.seeds[follower]}: .*blobs: Not a directory\)"
+        with pytest.raises(NotCopied, match=why):
+            rpc.call(Submit("wc", word_count("wc", bundle=digest_of(BUNDLE)).encode()))
+
+
 def test_bundles_lie_at_a_shared_url_and_come_back_from_there(ensemble: Ensemble, tmp_path: Path) -> None:
     """One Nimbus is enough then: the next on an empty disk has all of it."""
     shared, digest = tmp_path / "shared", digest_of(BUNDLE)
