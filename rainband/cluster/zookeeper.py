@@ -400,6 +400,9 @@ class ZooKeeperStore:
             raise (error if isinstance(error, RainbandError) else lost) from None
         if found.token == facts.token:
             return True
+        if version > self._guard + 1:  # ours may have been the first of those that came
+            self._abdicate("an answer of the state store got lost, and others wrote meanwhile")
+            raise lost
         return None if version == self._guard else False
 
     def _replace_known(self, steps: Sequence[Step]) -> None:

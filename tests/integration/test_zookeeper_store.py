@@ -308,6 +308,29 @@ def test_an_answer_that_got_lost_is_found_out(url: str, taken: bool, monkeypatch
         assert (state.values, state.version) == ({"counter": b"1"}, 1)
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_whether_a_batch_was_taken_is_not_known_once_others_wrote(
+    url: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused is only what surely was not: whoever asked would do it again at the next leader."""
+    commit = Batch.commit
+    with opened(url) as store, opened(url) as other:
+        epoch = store.lead()
+
+        def lossy(batch: Batch, until: float) -> Exception | None:
+            monkeypatch.setattr(Batch, "commit", commit)
+            if taken:
+                commit(batch, until)
+            other.lead()
+            raise ConnectionLoss
+
+        monkeypatch.setattr(Batch, "commit", lossy)
+        error, match = (ClusterUnavailable, "does not answer") if taken else (StoreError, "does not lead")
+        with pytest.raises(error, match=match):
+            store.write(epoch, [Put("counter", b"1")])
+        assert store._epoch == 0
+
+
 def test_nobody_else_may_read_or_write(url: str) -> None:
     """A25: every node has the digest's ACL and no other."""
     with opened(url) as store:
