@@ -244,8 +244,11 @@ class Service:
         if standing.trouble:
             fix = "What runs goes on; see whether ZooKeeper is up"
             return Failure("not_leader", standing.trouble, fix)
-        if not standing.leader or standing.leader == self.address:
+        if not standing.leader:
             return Failure("not_leader", "no Nimbus leads at present", "Wait for the end of the election")
+        if standing.leader == self.address:  # on another machine, or this one before it was killed
+            fix = "Wait nimbus.zookeeper.session.secs after a kill; else give each Nimbus a nimbus.host of its own"
+            return Failure("not_leader", f"a Nimbus that leads calls itself {self.address}, as this one does", fix)
         fix = "Ask that one"
         return Failure("not_leader", f"the Nimbus at {standing.leader} leads, not this one", fix, standing.leader)
 
