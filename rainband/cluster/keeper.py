@@ -29,12 +29,24 @@ LABEL = r"[A-Za-z0-9_-]{1,63}"
 SERVER = re.compile(rf"(\[[0-9A-Fa-f:.]+\]|{LABEL}(?:\.{LABEL})*\.?):(\d{{1,5}})\Z")
 ROOT = re.compile(r"(/[A-Za-z0-9_.-]+)+\Z")
 CLOSE_S = 0.6
-LOST = (
-    zk.ConnectionLoss, zk.SessionExpiredError, zk.ConnectionClosedError, zk.OperationTimeoutError, KazooTimeoutError,
-)  # fmt: skip
+REQUEST_TIMEOUT, THROTTLED = -122, -127
 WRITES = Permissions.WRITE | Permissions.CREATE | Permissions.DELETE | Permissions.ADMIN
 QUIET = logging.getLogger("rainband.zookeeper.kazoo")
 QUIET.setLevel(logging.ERROR)
+
+
+class Busy(zk.ZookeeperError):  # type: ignore[misc]
+    """The server had no time for us."""
+
+
+# Codes that this kazoo does not know would end its only thread.
+zk.EXCEPTIONS.default_factory = lambda: zk.ZookeeperError
+for code in (REQUEST_TIMEOUT, THROTTLED):
+    zk.EXCEPTIONS.setdefault(code, Busy)
+LOST = (
+    zk.ConnectionLoss, zk.SessionExpiredError, zk.ConnectionClosedError, zk.OperationTimeoutError, KazooTimeoutError,
+    zk.SessionMovedError, zk.EXCEPTIONS[REQUEST_TIMEOUT], zk.EXCEPTIONS[THROTTLED],
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

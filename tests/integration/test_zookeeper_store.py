@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from kazoo.client import KazooClient
-from kazoo.exceptions import BadVersionError, ConnectionLoss, NoAuthError
+from kazoo.exceptions import EXCEPTIONS, BadVersionError, ConnectionLoss, NoAuthError, ZookeeperError
 from kazoo.security import make_acl, make_digest_acl
 
 from kit import zookeeper
@@ -306,6 +306,32 @@ def test_an_answer_that_got_lost_is_found_out(url: str, taken: bool, monkeypatch
         state = store.read_all()
         assert not losses
         assert (state.values, state.version) == ({"counter": b"1"}, 1)
+
+
+@pytest.mark.parametrize("code", [-118, -122, -127])
+def test_a_server_that_has_no_time_for_us_is_asked_again(
+    url: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that moves, a request that waited too long, a server that throttles: no reason to end a Nimbus."""
+    with opened(url) as store:
+        with pytest.raises(ClusterUnavailable), store._keeper.guarded():
+            raise EXCEPTIONS[code]
+        epoch = store.lead()
+        commit = Batch.commit
+        busy = [EXCEPTIONS[code](), EXCEPTIONS[code]()]
+
+        def at_last(batch: Batch, until: float) -> Exception | None:
+            if busy:
+                raise busy.pop()
+            return commit(batch, until)
+
+        monkeypatch.setattr(Batch, "commit", at_last)
+        store.write(epoch, [Put("counter", b"1")])
+        assert store.read_all().values == {"counter": b"1"}
+
+
+def test_an_answer_that_kazoo_does_not_know_is_an_error_and_no_end() -> None:
+    assert issubclass(EXCEPTIONS[-9999], ZookeeperError)
 
 
 @pytest.mark.parametrize("taken", [True, False])
