@@ -17,7 +17,7 @@ import msgspec
 from kazoo import exceptions as zk
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import KazooState
+from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import Permissions, make_digest_acl
 
@@ -149,8 +149,21 @@ class Keeper:
 
     # Calls: the first part sends, `wait` gets the result, so that many can be under way.
 
-    def ask(self, *parts: str) -> Any:
-        return self._client.get_async(self.path(*parts))
+    def up(self, until: float) -> KazooClient:
+        """The client once it is connected; KazooTimeoutError at monotonic `until`.
+
+        What it is given before waits in a queue that grows for as long as ZooKeeper is away. It would all be sent one
+        day, and after some hundred calls the next ones do not return until then.
+        """
+        client = self._client
+        if self._closed:
+            raise zk.ConnectionClosedError("closed")
+        if not client._live.wait(max(0.0, until - self.clock.now())):
+            raise zk.AuthFailedError if client._state == KeeperState.AUTH_FAILED else KazooTimeoutError("not connected")
+        return client
+
+    def ask(self, *parts: str, until: float) -> Any:
+        return self.up(until).get_async(self.path(*parts))
 
     def wait(self, result: Any, until: float) -> Any:
         """The result of a call. Raises what it raises, KazooTimeoutError at monotonic `until`."""
@@ -158,32 +171,32 @@ class Keeper:
 
     def get(self, *parts: str, until: float) -> tuple[bytes, int]:
         """(content, version) of a node."""
-        data, stat = self.wait(self.ask(*parts), until)
+        data, stat = self.wait(self.ask(*parts, until=until), until)
         return data, int(stat.version)
 
     def get_held(self, *parts: str, until: float) -> tuple[bytes, bool]:
         """(content of a node, whether it ends with a session)."""
-        data, stat = self.wait(self.ask(*parts), until)
+        data, stat = self.wait(self.ask(*parts, until=until), until)
         return data, bool(stat.ephemeralOwner)
 
     def get_synced(self, *parts: str, until: float) -> tuple[bytes, int]:
         """The same, with everything that was written before included."""
-        self.wait(self._client.sync_async(self.place.root), until)
+        self.wait(self.up(until).sync_async(self.place.root), until)
         return self.get(*parts, until=until)
 
     def children(self, *parts: str, until: float, watch: Callable[[object], None] | None = None) -> list[str]:
-        found: list[str] = self.wait(self._client.get_children_async(self.path(*parts), watch=watch), until)
+        found: list[str] = self.wait(self.up(until).get_children_async(self.path(*parts), watch=watch), until)
         return found
 
     def create(self, *parts: str, data: bytes, until: float, candidate: bool = False) -> None:
         """Make a node; a candidate's ends with the session and gets a number appended."""
-        made = self._client.create_async(
+        made = self.up(until).create_async(
             self.path(*parts), data, acl=self._acl, ephemeral=candidate, sequence=candidate
         )
         self.wait(made, until)
 
     def set(self, *parts: str, data: bytes, until: float) -> None:
-        self.wait(self._client.set_async(self.path(*parts), data), until)
+        self.wait(self.up(until).set_async(self.path(*parts), data), until)
 
     def delete(self, *parts: str) -> Any:
         return self._client.delete_async(self.path(*parts))
@@ -194,18 +207,18 @@ class Keeper:
         for depth in range(2, len(names) + 1):
             path = "/".join(names[:depth])
             try:
-                self.wait(self._client.create_async(path, b"", acl=self._acl), until)
+                self.wait(self.up(until).create_async(path, b"", acl=self._acl), until)
             except zk.NodeExistsError:
                 continue
             except zk.NoAuthError:
-                if self.wait(self._client.exists_async(path), until) is None:
+                if self.wait(self.up(until).exists_async(path), until) is None:
                     what = f"ZooKeeper does not let these credentials make {path}"
                     fix = f"Have {self.place.root} made, with all rights for digest:{self._acl[0].id.id}"
                     raise NotAllowed(what, fix) from None
 
     def check_acl(self, until: float) -> None:
         """Raises NotAllowed when anyone may write to the root."""
-        acls, _ = self.wait(self._client.get_acls_async(self.place.root), until)
+        acls, _ = self.wait(self.up(until).get_acls_async(self.place.root), until)
         if any(acl.id.scheme == "world" and acl.perms & WRITES for acl in acls):
             fix = "Set an ACL on it, or choose a path that is not there yet"
             raise NotAllowed(f"anyone may write to {self.place.root} in ZooKeeper", fix)
@@ -279,6 +292,7 @@ class Batch:
 
     def commit(self, until: float) -> Exception | None:
         """None when it was taken; else the reason, and nothing changed. Raises one of LOST when that is not known."""
+        self._keeper.up(until)
         results = self._keeper.wait(self._transaction.commit_async(), until)
         reasons = [result for result in results if isinstance(result, Exception)]
         for operation, result in zip(self._transaction.operations, results, strict=False):

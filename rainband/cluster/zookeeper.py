@@ -292,7 +292,8 @@ class ZooKeeperStore:
                 return facts, guard, entries
 
     def _read_entries(self, until: float) -> Entries:
-        asked = [(name.replace(":", "/"), self._keeper.ask("entries", name)) for name in self._names(until)]
+        names = self._names(until)
+        asked = [(name.replace(":", "/"), self._keeper.ask("entries", name, until=until)) for name in names]
         found = Entries({}, {}, {})
         for key, result in asked:
             found.known[key] = None
@@ -314,7 +315,7 @@ class ZooKeeperStore:
             raise StoreError(what, "Restore ZooKeeper's data") from None
 
     def _read_large(self, key: str, large: Large, until: float) -> bytes:
-        asked = [self._keeper.ask("large", name) for name in large.names()]
+        asked = [self._keeper.ask("large", name, until=until) for name in large.names()]
         try:
             value = b"".join(self._keeper.wait(result, until)[0] for result in asked)
         except zk.NoNodeError:

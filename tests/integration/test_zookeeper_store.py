@@ -504,6 +504,32 @@ def test_the_lease_ends_by_the_clock_without_a_word_from_the_server(tmp_path: Pa
         store.lead()
 
 
+def test_calls_end_in_time_however_long_zookeeper_is_away(tmp_path: Path) -> None:
+    """A thousand calls are less than an hour of standing for election."""
+    ended: list[Exception] = []
+
+    def look(store: ZooKeeperStore) -> None:
+        for _ in range(1000):
+            try:
+                with store._keeper.guarded():
+                    store._keeper.get("facts", until=CLOCK.now() + 0.001)
+            except ClusterUnavailable as error:
+                ended.append(error)
+
+    with zookeeper.ensemble(tmp_path) as ensemble, opened(ensemble.url()) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        ensemble.kill()
+        wait(lambda: not store._keeper._client.connected, 10.0)
+        looking = threading.Thread(target=look, args=(store,), daemon=True)
+        looking.start()
+        looking.join(20.0)
+        assert len(ended) == 1000
+        assert not store._keeper._client._queue
+        ensemble.start()
+        standing(store, lambda s: s.leads)
+
+
 @pytest.mark.faults
 def test_an_ensemble_loses_its_leader_and_the_state_goes_on(tmp_path: Path) -> None:
     """F16."""

@@ -310,7 +310,7 @@ class SimKeeper(Keeper):
     def session_s(self) -> float:  # type: ignore[override]
         return self.line.world.options.session_s if self.line.session else 0.0
 
-    def ask(self, *parts: str) -> Any:
+    def ask(self, *parts: str, until: float) -> Any:
         return lambda: self._read("/".join(parts))
 
     def _read(self, path: str) -> tuple[bytes, Any]:
@@ -321,11 +321,11 @@ class SimKeeper(Keeper):
         return self.line.call(self.actor, until, result, writes=False)
 
     def get(self, *parts: str, until: float) -> tuple[bytes, int]:
-        data, node = self.wait(self.ask(*parts), until)
+        data, node = self.wait(self.ask(*parts, until=until), until)
         return data, int(node.version)
 
     def get_held(self, *parts: str, until: float) -> tuple[bytes, bool]:
-        data, node = self.wait(self.ask(*parts), until)
+        data, node = self.wait(self.ask(*parts, until=until), until)
         return data, node.owner != 0
 
     def get_synced(self, *parts: str, until: float) -> tuple[bytes, int]:
