@@ -136,8 +136,11 @@ class ZooKeeperStore:
                     return new.epoch
 
     def read_all(self) -> State:
+        last = self._last
         with self._keeper.guarded():  # without the lock: a reader on another thread does not hold up the leader
             facts, _, entries = self._load(self._clock.now() + LOAD_S)
+        if self._epoch and (facts.epoch, facts.version) < (last.epoch, last.version):
+            self._abdicate("ZooKeeper's data are older than what was written, from a copy")
         return State(facts.cluster_id, facts.epoch, facts.version, entries.values, entries.unreadable)
 
     def write(self, epoch: int, changes: Sequence[Change]) -> None:

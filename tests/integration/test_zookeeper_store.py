@@ -422,6 +422,30 @@ def test_a_wiped_root_is_not_begun_anew(url: str, tmp_path: Path) -> None:
         store.lead()
 
 
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_leader_whose_session_outlived_the_return_of_an_old_copy_makes_way(url: str, writes: int) -> None:
+    """It holds for true what is stored no more, and would until it wrote."""
+    with opened(url) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        store.lead()
+        facts, client = f"{parse(url).root}/facts", store._keeper._client
+        copy, _ = client.get(facts)
+        epoch = store.lead()
+        for _ in range(writes):
+            store.write(epoch, [Put("counter", b"1")])
+        store.read_all()
+        assert store._epoch == epoch
+        client.set(facts, copy)
+        store.read_all()
+        assert store._epoch == 0
+        assert not store.standing(CLOCK.now()).leads
+        standing(store, lambda s: s.leads)
+        store.write(store.lead(), [Put("counter", b"2")])
+        store.read_all()
+        assert store._epoch == epoch
+
+
 def test_one_leads_and_the_next_one_takes_over_at_once(url: str) -> None:
     with opened(url) as first, opened(url) as second:
         stand(first, "127.0.0.1:1")
