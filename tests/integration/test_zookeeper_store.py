@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import importlib.util
 import itertools
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from kazoo.client import KazooClient
 from kazoo.exceptions import EXCEPTIONS, BadVersionError, ConnectionLoss, NoAuthError, ZookeeperError
-from kazoo.security import make_acl, make_digest_acl
 
 from kit import zookeeper
 from kit.nimbuses import wait
+from kit.stores import CLOCK, CREDENTIALS, opened, raw, stand, standing
 from kit.zookeeper import Ensemble
-from rainband.clock import SystemClock
 from rainband.cluster.election import Standing, lasts_s
 from rainband.cluster.keeper import Batch, parse
 from rainband.cluster.store import Change, Delete, Put
@@ -33,8 +28,6 @@ from rainband.cluster.zookeeper import ZooKeeperStore
 from rainband.errors import ClusterUnavailable, NotAllowed, Refused, StoreError, UsageError
 
 zookeeper.require()
-CLOCK = SystemClock()
-CREDENTIALS = "rainband:a secret of the tests"
 
 
 def contract() -> ModuleType:
@@ -99,40 +92,6 @@ def url() -> str:
     return SERVER[0].url(f"/own-{next(ROOTS)}")
 
 
-@contextlib.contextmanager
-def opened(url: str, credentials: str = CREDENTIALS, **options: Any) -> Iterator[ZooKeeperStore]:
-    with contextlib.closing(ZooKeeperStore(url, credentials, **{"session_s": 4.0, **options})) as store:
-        yield store
-
-
-@contextlib.contextmanager
-def raw(url: str, **options: Any) -> Iterator[KazooClient]:
-    """A plain connection, as anyone could have."""
-    client = KazooClient(parse(url).servers, timeout=4.0, **options)
-    client.start()
-    try:
-        yield client
-    finally:
-        client.stop()
-        client.close()
-
-
-def standing(store: ZooKeeperStore, want: Callable[[Standing], object], timeout_s: float = 10.0) -> Standing:
-    """What the store says once that is as wanted."""
-    found: list[Standing] = []
-
-    def as_wanted() -> object:
-        found.append(store.standing(CLOCK.now()))
-        return want(found[-1])
-
-    wait(as_wanted, timeout_s)
-    return found[-1]
-
-
-def stand(store: ZooKeeperStore, address: str) -> None:
-    store.stand(address, lambda: None)
-
-
 def test_an_old_leader_writes_nothing_whatever_it_reads(url: str) -> None:
     """A1: neither at once, nor after reading what the new one wrote."""
     with opened(url) as old, opened(url) as new:
@@ -174,112 +133,6 @@ def test_large_values_are_split_and_their_pieces_swept(url: str) -> None:
         store.lead()
         assert store.read_all().values == {"plan/a": b"small"}
         wait(lambda: store._keeper.children("large", until=CLOCK.now() + 5) == [], 5)
-
-
-def wrong_acl(client: KazooClient, root: str) -> None:
-    client.set_acls(f"{root}/entries/plan:a", [make_digest_acl("another", "user", all=True)])
-
-
-def no_pointer(client: KazooClient, root: str) -> None:
-    client.set(f"{root}/entries/plan:a", b"Lost")
-
-
-def lost_piece(client: KazooClient, root: str) -> None:
-    client.delete(f"{root}/large/{client.get_children(f'{root}/large')[0]}")
-
-
-def other_piece(client: KazooClient, root: str) -> None:
-    client.set(f"{root}/large/{client.get_children(f'{root}/large')[0]}", b"other")
-
-
-@pytest.mark.parametrize("damage", [wrong_acl, no_pointer, lost_piece, other_piece])
-def test_an_entry_that_cannot_be_read_keeps_nobody_from_the_others(
-    url: str, damage: Callable[[KazooClient, str], None]
-) -> None:
-    """A10: and it can still be removed."""
-    with opened(url) as store:
-        epoch = store.lead()
-        store.write(epoch, [Put("plan/a", b"x" * 600_000), Put("topology/a", b"1"), Put("topology/b", b"2")])
-        damage(store._keeper._client, parse(url).root)
-        pieces = len(store._keeper.children("large", until=CLOCK.now() + 5))
-    with opened(url) as store:
-        epoch = store.lead()
-        state = store.read_all()
-        assert state.values == {"topology/a": b"1", "topology/b": b"2"}
-        assert list(state.unreadable) == ["plan/a"]
-        assert len(store._keeper.children("large", until=CLOCK.now() + 5)) == pieces
-        store.write(epoch, [Delete("topology/a"), Delete("plan/a"), Put("topology/b", b"3")])
-        store.lead()
-        state = store.read_all()
-        assert (state.values, state.unreadable) == ({"topology/b": b"3"}, {})
-        wait(lambda: store._keeper.children("large", until=CLOCK.now() + 5) == [], 5)
-
-
-def test_the_loss_of_all_entries_is_said(url: str) -> None:
-    with opened(url) as store:
-        store.lead()
-        store._keeper._client.delete(f"{parse(url).root}/entries", recursive=True)
-    with opened(url) as store, pytest.raises(StoreError, match=r"entries in ZooKeeper is gone.*Restore ZooKeeper"):
-        store.lead()
-
-
-@pytest.mark.parametrize("gone", ["is-*", "large", "election"])
-def test_nodes_that_hold_no_topology_are_made_again(url: str, gone: str) -> None:
-    """What a copy of the data without empty nodes lacks."""
-    with opened(url) as store:
-        store.write(store.lead(), [Put("topology/a", b"1")])
-        root, client = parse(url).root, store._keeper._client
-        (name,) = fnmatch.filter(client.get_children(root), gone)
-        client.delete(f"{root}/{name}")
-    with opened(url) as store:
-        stand(store, "127.0.0.1:1")
-        standing(store, lambda s: s.leads)
-        epoch = store.lead()
-        store.write(epoch, [Put("plan/a", b"x" * 600_000)])
-        assert set(store.read_all().values) == {"topology/a", "plan/a"}
-        assert store._keeper.children(name, until=CLOCK.now() + 5) is not None
-
-
-def test_entries_that_somebody_deleted_or_made_do_not_stop_the_leader(url: str) -> None:
-    with opened(url) as store:
-        epoch = store.lead()
-        store.write(epoch, [Put("topology/a", b"1"), Put("topology/b", b"1"), Put("plan/b", b"1")])
-        root, client = parse(url).root, store._keeper._client
-        for name in ("topology:a", "topology:b"):
-            client.delete(f"{root}/entries/{name}")
-        client.create(f"{root}/entries/topology:c", b"?")
-        store.write(epoch, [Delete("topology/a"), Delete("plan/a"), Put("topology/b", b"2"), Put("topology/c", b"2")])
-        assert store.read_all().values == {"topology/b": b"2", "topology/c": b"2", "plan/b": b"1"}
-        client.delete(f"{root}/is-{store.cluster_id}")
-        store.write(epoch, [Put("topology/b", b"3")])
-        assert store.read_all().values["topology/b"] == b"3"
-
-
-def test_a_write_that_fails_says_where_and_leaves_no_pieces(url: str) -> None:
-    with opened(url) as store:
-        epoch = store.lead()
-        store.write(epoch, [Put("topology/a", b"1"), Put("topology/b", b"1")])
-        root, client = parse(url).root, store._keeper._client
-        client.create(f"{root}/entries/topology:a/child", b"")
-        for _ in range(3):
-            with pytest.raises(StoreError, match=r"NotEmptyError .*/entries/topology:a"):
-                store.write(epoch, [Put("plan/b", b"x" * 600_000), Delete("topology/a")])
-        wait(lambda: store._keeper.children("large", until=CLOCK.now() + 5) == [], 5)
-        client.set_acls(f"{root}/entries/topology:b", [make_digest_acl("another", "user", all=True)])
-        with pytest.raises(NotAllowed, match=r"ZooKeeper keeps .*/entries/topology:b for other credentials"):
-            store.write(epoch, [Put("topology/b", b"2")])
-        store.write(epoch, [Delete("topology/b")])
-        assert store.read_all().values == {"topology/a": b"1"}
-
-
-def test_a_root_without_its_facts_is_not_begun_anew(url: str) -> None:
-    with opened(url) as store:
-        store.write(store.lead(), [Put("topology/a", b"1")])
-        store._keeper._client.delete(f"{parse(url).root}/facts")
-    at = CLOCK.now()
-    with opened(url) as stranger, pytest.raises(StoreError, match=r"/facts is not there. Restore ZooKeeper's data"):
-        stranger.lead()
-    assert CLOCK.now() - at < 5.0
 
 
 def test_too_many_changes_for_one_transaction_are_refused(url: str) -> None:
@@ -387,23 +240,6 @@ def test_a_root_that_anyone_may_write_to_is_refused(url: str) -> None:
         store.lead()
 
 
-def test_a_root_that_was_made_for_us_needs_no_rights_above_it(tmp_path: Path) -> None:
-    """As administrators who lock '/' do it."""
-    theirs = [make_digest_acl("admin", "their secret", all=True), make_acl("world", "anyone", read=True)]
-    ours = [make_digest_acl(*CREDENTIALS.split(":"), all=True)]
-    with zookeeper.ensemble(tmp_path) as ensemble:
-        with raw(ensemble.url(), auth_data=[("digest", "admin:their secret")]) as admin:
-            admin.create("/apps", b"", acl=theirs)
-            admin.create("/apps/made", b"", acl=ours)
-            admin.set_acls("/", theirs)
-        with opened(ensemble.url("/apps/made")) as store:
-            store.write(store.lead(), [Put("counter", b"1")])
-        fix = f"Have /apps/ours made, with all rights for digest:{ours[0].id.id}"
-        refused = f"does not let these credentials make /apps/ours. {fix}"
-        with opened(ensemble.url("/apps/ours")) as store, pytest.raises(NotAllowed, match=re.escape(refused)):
-            store.lead()
-
-
 def test_a_wiped_root_is_not_begun_anew(url: str, tmp_path: Path) -> None:
     """F19, for a Nimbus that runs and for one that starts."""
     memory = tmp_path / "cluster.id"
@@ -420,30 +256,6 @@ def test_a_wiped_root_is_not_begun_anew(url: str, tmp_path: Path) -> None:
                 store.write(epoch, [Put("counter", b"1")])
     with opened(url, identity_file=memory) as store, pytest.raises(Refused, match="cluster id mismatch"):
         store.lead()
-
-
-@pytest.mark.parametrize("writes", [0, 1])
-def test_a_leader_whose_session_outlived_the_return_of_an_old_copy_makes_way(url: str, writes: int) -> None:
-    """It holds for true what is stored no more, and would until it wrote."""
-    with opened(url) as store:
-        stand(store, "127.0.0.1:1")
-        standing(store, lambda s: s.leads)
-        store.lead()
-        facts, client = f"{parse(url).root}/facts", store._keeper._client
-        copy, _ = client.get(facts)
-        epoch = store.lead()
-        for _ in range(writes):
-            store.write(epoch, [Put("counter", b"1")])
-        store.read_all()
-        assert store._epoch == epoch
-        client.set(facts, copy)
-        store.read_all()
-        assert store._epoch == 0
-        assert not store.standing(CLOCK.now()).leads
-        standing(store, lambda s: s.leads)
-        store.write(store.lead(), [Put("counter", b"2")])
-        store.read_all()
-        assert store._epoch == epoch
 
 
 def test_one_leads_and_the_next_one_takes_over_at_once(url: str) -> None:
@@ -491,24 +303,6 @@ def test_a_lost_answer_to_standing_leaves_one_place_in_the_queue(url: str) -> No
         stand(store, "127.0.0.1:1")
         standing(store, lambda s: s.leads)
         assert len(store._keeper.children("election", until=CLOCK.now() + 5)) == 1
-
-
-def test_a_candidate_that_no_session_holds_is_none(url: str) -> None:
-    """A tool that copied the data made a lasting node of it; nobody would ever lead."""
-    with opened(url) as store:
-        store.lead()
-        store._keeper._client.create(f"{parse(url).root}/election/{'a' * 32}-0000000000", b"10.0.0.9:6627")
-        stand(store, "127.0.0.1:1")
-        assert standing(store, lambda s: s.leads).members == ("127.0.0.1:1",)
-
-
-def test_a_candidate_that_leaves_while_it_is_looked_at_is_passed_over(url: str) -> None:
-    with opened(url) as store:
-        stand(store, "127.0.0.1:1")
-        standing(store, lambda s: s.leads)
-        campaign = store._campaign
-        nodes = [f"{'a' * 32}-0000000000", *campaign._nodes(CLOCK.now() + 5)]
-        assert campaign._judge(nodes, CLOCK.now() + 5) == Standing(True, "127.0.0.1:1", ("127.0.0.1:1",))
 
 
 def test_the_lease_ends_by_the_clock_without_a_word_from_the_server(tmp_path: Path) -> None:
