@@ -202,6 +202,12 @@ class StoreError(RainbandError):
     code = "store"
 
 
+class NotUploaded(StoreError, Refused):
+    """A topology's code, or what went before a piece of it, is not at the Nimbus that leads now: upload it anew."""
+
+    code = "not_uploaded"
+
+
 def unwritable(directory: object, error: OSError) -> Refused:
     """The refusal of a state directory, the same of every daemon."""
     reason = (error.strerror or str(error)).lower()

@@ -149,12 +149,14 @@ def check_zookeeper(config: Config) -> Iterator[Finding]:
         return
     from rainband.cluster.checkup import check
     from rainband.errors import RainbandError
-    from rainband.nimbus.state import credentials, tls
+    from rainband.nimbus.state import NotMadeYet, credentials, tls
 
     try:
         session_s = config["nimbus.zookeeper.session.secs"]
         for found in check(config["nimbus.state"], credentials(config, make=False), session_s, tls(config)):
             yield Finding("zookeeper", found.state, found.text, found.fix)
+    except NotMadeYet as error:
+        yield Finding("zookeeper", "warn", error.message, error.fix)
     except RainbandError as error:
         yield Finding("zookeeper", "bad", error.message, error.fix)
 

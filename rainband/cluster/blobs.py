@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rainband.cluster.sqlite import explain, make_private, sync_directory
-from rainband.errors import StoreError, UsageError
+from rainband.errors import NotUploaded, StoreError, UsageError
 
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 BLOB_BYTES_MAX = 512 << 20
@@ -210,7 +210,7 @@ def check_digest(digest: str) -> str:
 def check_piece(digest: str, offset: int, data: bytes, size: int) -> None:
     """Pieces may overlap what is here, but not leave a gap."""
     if not 0 <= offset <= size:
-        raise StoreError(f"blob {digest[:12]}: a piece at {offset}, but only {size} bytes came", "Send it anew")
+        raise NotUploaded(f"blob {digest[:12]}: a piece at {offset}, but only {size} bytes came", "Send it anew")
     if len(data) > PIECE_BYTES_MAX or offset + len(data) > BLOB_BYTES_MAX:
         raise StoreError(f"blob {digest[:12]}: larger than {BLOB_BYTES_MAX} bytes, or a piece over {PIECE_BYTES_MAX}")
 

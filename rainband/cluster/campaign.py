@@ -155,13 +155,11 @@ class Campaign:
                 self._keeper.wait(self._keeper.delete(NODE, node), until)
 
     def _judge(self, nodes: Sequence[str], until: float) -> Standing:
-        queue = queue_of(nodes)
-        self._addresses = {
-            candidate.node: self._addresses.get(candidate.node)
-            or self._keeper.get(NODE, candidate.node, until=until)[0].decode(errors="replace")
-            for candidate in queue
-        }
-        members = tuple(self._addresses.values())
+        found = [candidate.node for candidate in queue_of(nodes)]
+        known = self._addresses
+        self._addresses = {node: known[node] if node in known else self._address_of(node, until) for node in found}
+        queue = [candidate for candidate in queue_of(nodes) if self._addresses[candidate.node]]
+        members = tuple(filter(None, self._addresses.values()))
         if not queue or queue[0].identity != self._identity:
             return Standing(False, members[0] if members else "", members)
         # A write, because only what a quorum took proves that our session is alive: a server that was cut off from the
@@ -174,6 +172,14 @@ class Campaign:
             self._lease.session_s = self._keeper.session_s
             self._lease.renewed(sent)
         return Standing(True, self._address, members)
+
+    def _address_of(self, node: str, until: float) -> str:
+        """Of a candidate; '' for one that has just left, and for a node that no session holds: a copy of one."""
+        try:
+            data, held = self._keeper.get_held(NODE, node, until=until)
+        except zk.NoNodeError:
+            return ""
+        return data.decode(errors="replace") if held else ""
 
     def _leave(self) -> None:
         """Make way at once, if ZooKeeper takes it; else the end of the session does."""

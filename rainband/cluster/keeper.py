@@ -17,7 +17,7 @@ import msgspec
 from kazoo import exceptions as zk
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import KazooState
+from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import Permissions, make_digest_acl
 
@@ -25,15 +25,28 @@ from rainband.clock import Clock
 from rainband.errors import ClusterUnavailable, NotAllowed, StoreError, UsageError
 
 SCHEME = "zookeeper://"
-SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})\Z")
+LABEL = r"[A-Za-z0-9_-]{1,63}"
+SERVER = re.compile(rf"(\[[0-9A-Fa-f:.]+\]|{LABEL}(?:\.{LABEL})*\.?):(\d{{1,5}})\Z")
 ROOT = re.compile(r"(/[A-Za-z0-9_.-]+)+\Z")
 CLOSE_S = 0.6
-LOST = (
-    zk.ConnectionLoss, zk.SessionExpiredError, zk.ConnectionClosedError, zk.OperationTimeoutError, KazooTimeoutError,
-)  # fmt: skip
+REQUEST_TIMEOUT, THROTTLED = -122, -127
 WRITES = Permissions.WRITE | Permissions.CREATE | Permissions.DELETE | Permissions.ADMIN
 QUIET = logging.getLogger("rainband.zookeeper.kazoo")
 QUIET.setLevel(logging.ERROR)
+
+
+class Busy(zk.ZookeeperError):  # type: ignore[misc]
+    """The server had no time for us."""
+
+
+# Codes that this kazoo does not know would end its only thread.
+zk.EXCEPTIONS.default_factory = lambda: zk.ZookeeperError
+for code in (REQUEST_TIMEOUT, THROTTLED):
+    zk.EXCEPTIONS.setdefault(code, Busy)
+LOST = (
+    zk.ConnectionLoss, zk.SessionExpiredError, zk.ConnectionClosedError, zk.OperationTimeoutError, KazooTimeoutError,
+    zk.SessionMovedError, zk.EXCEPTIONS[REQUEST_TIMEOUT], zk.EXCEPTIONS[THROTTLED],
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +149,21 @@ class Keeper:
 
     # Calls: the first part sends, `wait` gets the result, so that many can be under way.
 
-    def ask(self, *parts: str) -> Any:
-        return self._client.get_async(self.path(*parts))
+    def up(self, until: float) -> KazooClient:
+        """The client once it is connected; KazooTimeoutError at monotonic `until`.
+
+        What it is given before waits in a queue that grows for as long as ZooKeeper is away. It would all be sent one
+        day, and after some hundred calls the next ones do not return until then.
+        """
+        client = self._client
+        if self._closed:
+            raise zk.ConnectionClosedError("closed")
+        if not client._live.wait(max(0.0, until - self.clock.now())):
+            raise zk.AuthFailedError if client._state == KeeperState.AUTH_FAILED else KazooTimeoutError("not connected")
+        return client
+
+    def ask(self, *parts: str, until: float) -> Any:
+        return self.up(until).get_async(self.path(*parts))
 
     def wait(self, result: Any, until: float) -> Any:
         """The result of a call. Raises what it raises, KazooTimeoutError at monotonic `until`."""
@@ -145,41 +171,54 @@ class Keeper:
 
     def get(self, *parts: str, until: float) -> tuple[bytes, int]:
         """(content, version) of a node."""
-        data, stat = self.wait(self.ask(*parts), until)
+        data, stat = self.wait(self.ask(*parts, until=until), until)
         return data, int(stat.version)
+
+    def get_held(self, *parts: str, until: float) -> tuple[bytes, bool]:
+        """(content of a node, whether it ends with a session)."""
+        data, stat = self.wait(self.ask(*parts, until=until), until)
+        return data, bool(stat.ephemeralOwner)
 
     def get_synced(self, *parts: str, until: float) -> tuple[bytes, int]:
         """The same, with everything that was written before included."""
-        self.wait(self._client.sync_async(self.place.root), until)
+        self.wait(self.up(until).sync_async(self.place.root), until)
         return self.get(*parts, until=until)
 
     def children(self, *parts: str, until: float, watch: Callable[[object], None] | None = None) -> list[str]:
-        found: list[str] = self.wait(self._client.get_children_async(self.path(*parts), watch=watch), until)
+        found: list[str] = self.wait(self.up(until).get_children_async(self.path(*parts), watch=watch), until)
         return found
 
     def create(self, *parts: str, data: bytes, until: float, candidate: bool = False) -> None:
         """Make a node; a candidate's ends with the session and gets a number appended."""
-        made = self._client.create_async(
+        made = self.up(until).create_async(
             self.path(*parts), data, acl=self._acl, ephemeral=candidate, sequence=candidate
         )
         self.wait(made, until)
 
     def set(self, *parts: str, data: bytes, until: float) -> None:
-        self.wait(self._client.set_async(self.path(*parts), data), until)
+        self.wait(self.up(until).set_async(self.path(*parts), data), until)
 
     def delete(self, *parts: str) -> Any:
         return self._client.delete_async(self.path(*parts))
 
     def make_root(self, until: float) -> None:
-        """The root and what is above it; those that are there stay as they are."""
+        """The root and what is above it; those that are there stay as they are, also where we may make none."""
         names = self.place.root.split("/")
         for depth in range(2, len(names) + 1):
-            with contextlib.suppress(zk.NodeExistsError):
-                self.wait(self._client.create_async("/".join(names[:depth]), b"", acl=self._acl), until)
+            path = "/".join(names[:depth])
+            try:
+                self.wait(self.up(until).create_async(path, b"", acl=self._acl), until)
+            except zk.NodeExistsError:
+                continue
+            except zk.NoAuthError:
+                if self.wait(self.up(until).exists_async(path), until) is None:
+                    what = f"ZooKeeper does not let these credentials make {path}"
+                    fix = f"Have {self.place.root} made, with all rights for digest:{self._acl[0].id.id}"
+                    raise NotAllowed(what, fix) from None
 
     def check_acl(self, until: float) -> None:
         """Raises NotAllowed when anyone may write to the root."""
-        acls, _ = self.wait(self._client.get_acls_async(self.place.root), until)
+        acls, _ = self.wait(self.up(until).get_acls_async(self.place.root), until)
         if any(acl.id.scheme == "world" and acl.perms & WRITES for acl in acls):
             fix = "Set an ACL on it, or choose a path that is not there yet"
             raise NotAllowed(f"anyone may write to {self.place.root} in ZooKeeper", fix)
@@ -201,9 +240,10 @@ class Keeper:
         place = self.place
         try:
             yield
-        except zk.NoAuthError:
+        except zk.NoAuthError as error:
             fix = "Give every Nimbus the same credentials"
-            raise NotAllowed(f"ZooKeeper keeps {place.root} for other credentials", fix) from None
+            where = error.args[0] if error.args else place.root
+            raise NotAllowed(f"ZooKeeper keeps {where} for other credentials", fix) from None
         except zk.AuthFailedError:
             raise NotAllowed("ZooKeeper refused the credentials") from None
         except LOST as error:
@@ -246,14 +286,18 @@ class Batch:
     def delete(self, *parts: str) -> None:
         self._transaction.delete(self._keeper.path(*parts))
 
-    def check(self, *parts: str) -> None:
-        """Only if this node is there."""
-        self._transaction.check(self._keeper.path(*parts), -1)
+    def check(self, *parts: str, version: int = -1) -> None:
+        """Only if this node is there, at `version` unless that is -1."""
+        self._transaction.check(self._keeper.path(*parts), version)
 
     def commit(self, until: float) -> Exception | None:
         """None when it was taken; else the reason, and nothing changed. Raises one of LOST when that is not known."""
+        self._keeper.up(until)
         results = self._keeper.wait(self._transaction.commit_async(), until)
         reasons = [result for result in results if isinstance(result, Exception)]
+        for operation, result in zip(self._transaction.operations, results, strict=False):
+            if isinstance(result, Exception):
+                result.args = (operation.path,)
         real = [reason for reason in reasons if not isinstance(reason, (zk.RolledBackError, zk.RuntimeInconsistency))]
         return next(iter([*real, *reasons]), None)
 

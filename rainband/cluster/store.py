@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rainband.errors import StoreError
@@ -35,12 +35,16 @@ Change = Put | Delete
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything at one instant. `epoch` is the newest that leads, `version` the number of batches written so far."""
+    """Everything at one instant. `epoch` is the newest that leads, `version` the number of batches written so far.
+
+    `unreadable` says why by key: those that are there and cannot be read, while the others can.
+    """
 
     cluster_id: str
     epoch: int
     version: int
     values: dict[str, bytes]
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 class Store(Protocol):

@@ -73,6 +73,15 @@ class Step:
     large: Large | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """All entries: their values, why the others cannot be read, and which large value each of them names."""
+
+    values: dict[str, bytes]
+    unreadable: dict[str, str]
+    known: dict[str, Large | None]
+
+
 class ZooKeeperStore:
     """A `Store` and an `Election` at `url`, with the digest `credentials` ("user:password").
 
@@ -103,7 +112,7 @@ class ZooKeeperStore:
 
     def _connect(self, url: str, credentials: str, session_s: float) -> tuple[Keeper, Campaign]:
         keeper = Keeper(parse(url), credentials, session_s, self._clock, self._session_lost, self._tls)
-        return keeper, Campaign(keeper, self._facts)
+        return keeper, Campaign(keeper, self._prepare)
 
     @property
     def cluster_id(self) -> str:
@@ -116,18 +125,23 @@ class ZooKeeperStore:
         with self._lock, self._keeper.guarded():
             until = self._clock.now() + LOAD_S
             while True:
-                facts, self._guard, _, self._known = self._load(until)
+                facts, self._guard, entries = self._load(until)
+                self._known = entries.known
                 epoch = max(facts.epoch, above) + 1
                 new = msgspec.structs.replace(facts, epoch=epoch, token=secrets.token_hex(16))
                 if self._commit(new, [], until):
                     self._epoch = new.epoch
-                    self._sweep()
+                    if not entries.unreadable:  # the pieces of what may be mended stay
+                        self._sweep()
                     return new.epoch
 
     def read_all(self) -> State:
+        last = self._last
         with self._keeper.guarded():  # without the lock: a reader on another thread does not hold up the leader
-            facts, _, values, _ = self._load(self._clock.now() + LOAD_S)
-        return State(facts.cluster_id, facts.epoch, facts.version, values)
+            facts, _, entries = self._load(self._clock.now() + LOAD_S)
+        if self._epoch and (facts.epoch, facts.version) < (last.epoch, last.version):
+            self._abdicate("ZooKeeper's data are older than what was written, from a copy")
+        return State(facts.cluster_id, facts.epoch, facts.version, entries.values, entries.unreadable)
 
     def write(self, epoch: int, changes: Sequence[Change]) -> None:
         checked = check_changes(changes)
@@ -140,7 +154,13 @@ class ZooKeeperStore:
             steps = self._plan(checked, until)
             version = self._last.version + 1
             new = msgspec.structs.replace(self._last, version=version, token=secrets.token_hex(16))
-            if not self._commit(new, steps, until):
+            try:
+                taken = self._commit(new, steps, until)
+            except BaseException:
+                if self._epoch:  # it was surely not taken
+                    self._drop([name for step in steps if step.large is not None for name in step.large.names()])
+                raise
+            if not taken:
                 newest = self._facts(until)[0].epoch
                 self._abdicate(f"stale leader: epoch {epoch} does not lead, epoch {newest} does")
                 raise stale(epoch, newest)
@@ -190,6 +210,21 @@ class ZooKeeperStore:
         self._recognise(facts.cluster_id, until)
         return facts, version
 
+    def _prepare(self, until: float) -> bool:
+        """See that the root is ours, and make again what of it is gone and held no topology. Whether something was."""
+        facts, version = self._facts(until)
+        missing = {f"is-{facts.cluster_id}", "large", "election"} - set(self._keeper.children(until=until))
+        if missing:
+            batch = self._keeper.batch()
+            batch.check("facts", version=version)
+            for name in sorted(missing):
+                batch.create(name, data=b"")
+            reason = batch.commit(until)
+            if reason is not None and not isinstance(reason, (zk.NodeExistsError, zk.BadVersionError)):
+                raise reason
+            log.warning("made again in ZooKeeper: %s", ", ".join(map(self._keeper.path, sorted(missing))))
+        return bool(missing)
+
     def _make(self, until: float) -> None:
         """Begin anew, unless we know that there was something."""
         known = self._cluster_id or self._remembered()
@@ -202,6 +237,9 @@ class ZooKeeperStore:
         for name in (f"is-{cluster_id}", "entries", "large", "election"):
             batch.create(name, data=b"")
         reason = batch.commit(until)
+        if isinstance(reason, zk.NodeExistsError) and "facts" not in self._keeper.children(until=until):
+            what = f"{self._keeper.place.root} in ZooKeeper is not empty, and {self._keeper.path('facts')} is not there"
+            raise StoreError(what, "Restore ZooKeeper's data, or choose a path of its own")
         if reason is not None and not isinstance(reason, zk.NodeExistsError):
             raise reason
 
@@ -238,15 +276,15 @@ class ZooKeeperStore:
 
     # Reading.
 
-    def _load(self, until: float) -> tuple[Facts, int, dict[str, bytes], dict[str, Large | None]]:
-        """Facts, their version, values and what they are made of, at one instant: no batch came in between.
+    def _load(self, until: float) -> tuple[Facts, int, Entries]:
+        """Facts, their version, and the entries, at one instant: no batch came in between.
 
         What a leader writes with is not touched: reading what a later one wrote must not lend its guard to an old one.
         """
         while True:
             facts, guard = self._facts(until)
             try:
-                values, known = self._read_entries(until)
+                entries = self._read_entries(until)
                 again = self._facts(until)[1]
             except zk.NoNodeError:
                 continue
@@ -254,22 +292,37 @@ class ZooKeeperStore:
                 self._keeper.pause(until)
                 continue
             if again == guard:
-                return facts, guard, values, known
+                return facts, guard, entries
 
-    def _read_entries(self, until: float) -> tuple[dict[str, bytes], dict[str, Large | None]]:
-        names = sorted(self._keeper.children("entries", until=until))
-        asked = [(name.replace(":", "/"), self._keeper.ask("entries", name)) for name in names]
-        values: dict[str, bytes] = {}
-        known: dict[str, Large | None] = {}
+    def _read_entries(self, until: float) -> Entries:
+        names = self._names(until)
+        asked = [(name.replace(":", "/"), self._keeper.ask("entries", name, until=until)) for name in names]
+        found = Entries({}, {}, {})
         for key, result in asked:
-            content: bytes = self._keeper.wait(result, until)[0]
-            known[key] = large = msgspec.json.decode(content[1:], type=Large) if content[:1] == b"L" else None
-            values[key] = content[1:] if large is None else self._read_large(key, large, until)
-        return values, known
+            found.known[key] = None
+            try:
+                content: bytes = self._keeper.wait(result, until)[0]
+                large = msgspec.json.decode(content[1:], type=Large) if content[:1] == b"L" else None
+                found.known[key] = large
+                found.values[key] = content[1:] if large is None else self._read_large(key, large, until)
+            except (zk.NoAuthError, msgspec.DecodeError, StoreError) as error:
+                found.unreadable[key] = str(error) or "other credentials are needed for it"
+        return found
+
+    def _names(self, until: float) -> list[str]:
+        """The nodes of all entries."""
+        try:
+            return sorted(self._keeper.children("entries", until=until))
+        except zk.NoNodeError:
+            what = f"{self._keeper.path('entries')} in ZooKeeper is gone, and all topologies with it"
+            raise StoreError(what, "Restore ZooKeeper's data") from None
 
     def _read_large(self, key: str, large: Large, until: float) -> bytes:
-        asked = [self._keeper.ask("large", name) for name in large.names()]
-        value = b"".join(self._keeper.wait(result, until)[0] for result in asked)
+        asked = [self._keeper.ask("large", name, until=until) for name in large.names()]
+        try:
+            value = b"".join(self._keeper.wait(result, until)[0] for result in asked)
+        except zk.NoNodeError:
+            raise StoreError(f"pieces of {key} in ZooKeeper are gone") from None
         if hashlib.sha256(value).hexdigest() != large.digest:
             raise StoreError(f"the pieces of {key} in ZooKeeper are not what was written")
         return value
@@ -310,7 +363,7 @@ class ZooKeeperStore:
             self._last, self._guard = facts, self._guard + 1
         return done
 
-    def _try_commit(self, facts: Facts, steps: Sequence[Step], until: float) -> bool:
+    def _try_commit(self, facts: Facts, steps: Sequence[Step], until: float) -> bool | None:
         batch = self._keeper.batch()
         batch.check(f"is-{facts.cluster_id}")
         batch.set("facts", data=msgspec.json.encode(facts), version=self._guard)
@@ -326,8 +379,21 @@ class ZooKeeperStore:
         reason = batch.commit(until)
         if reason is None or isinstance(reason, zk.BadVersionError):
             return reason is None
-        self._facts(until)  # says what is wrong when the root is no longer ours
+        if self._look_again(until):
+            return None
         raise reason
+
+    def _look_again(self, until: float) -> bool:
+        """Whether somebody else's hand was in our root, and what it kept from being taken may be tried again.
+
+        Raises what is wrong when the root is no longer ours. No batch came in between, for the guard was right.
+        """
+        made = self._prepare(until)
+        before = self._known
+        self._known = {key: before.get(key) for key in (name.replace(":", "/") for name in self._names(until))}
+        if odd := self._known.keys() ^ before.keys():
+            log.warning("somebody else made or deleted entries in ZooKeeper: %s", ", ".join(sorted(odd)))
+        return made or bool(odd)
 
     def _was_committed(self, facts: Facts, until: float, lost: Exception) -> bool | None:
         """Whether the batch whose answer got lost was taken; None: it was not, and may be tried again."""
@@ -338,6 +404,9 @@ class ZooKeeperStore:
             raise (error if isinstance(error, RainbandError) else lost) from None
         if found.token == facts.token:
             return True
+        if version > self._guard + 1:  # ours may have been the first of those that came
+            self._abdicate("an answer of the state store got lost, and others wrote meanwhile")
+            raise lost
         return None if version == self._guard else False
 
     def _replace_known(self, steps: Sequence[Step]) -> None:

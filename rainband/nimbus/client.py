@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rainband.errors import NotCopied, RainbandError, StoreError, TopologyUnreadable
+from rainband.errors import NotCopied, NotUploaded, RainbandError, StoreError, TopologyUnreadable
 from rainband.messaging.rpc import TIMEOUT_S, RpcClient
 from rainband.nimbus.running import Control, Running
 from rainband.records import (
@@ -113,19 +113,32 @@ def submit(
     project: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Done:
-    """Pack, upload what is not there yet, submit.
-
-    Nimbus waits for some seconds until the code is on a second one; one that has just died makes us try again.
-    """
+    """Pack, upload what is not there yet, submit."""
     from rainband.topology.bundle import pack
 
     plan, bundle = pack(topology, Path(project) if project is not None else topology.project)
-    if not uploaded(control, plan.bundle):
-        upload(control, plan.bundle, bundle, progress)
-    request = Submit(topology.name, plan.encode(), active=active)
+    return deliver(control, Submit(topology.name, plan.encode(), active=active), plan.bundle, bundle, progress)
+
+
+def deliver(
+    control: Control, request: Submit, digest: str, bundle: bytes, progress: Callable[[int, int], None] | None = None
+) -> Done:
+    """Upload the bundle unless it is there, then submit.
+
+    Nimbus waits for some seconds until the code is on a second one; one that has just died makes us try again. So does
+    a leader that goes meanwhile: what came to it may not be where the next one is.
+    """
     for _ in range(SUBMIT_TRIES - 1):
-        with contextlib.suppress(NotCopied):
-            return expect(control.call(request), Done)
+        with contextlib.suppress(NotCopied, NotUploaded):
+            return _deliver_once(control, request, digest, bundle, progress)
+    return _deliver_once(control, request, digest, bundle, progress)
+
+
+def _deliver_once(
+    control: Control, request: Submit, digest: str, bundle: bytes, progress: Callable[[int, int], None] | None
+) -> Done:
+    if not uploaded(control, digest):
+        upload(control, digest, bundle, progress)
     return expect(control.call(request), Done)
 
 

@@ -30,14 +30,16 @@ log = logging.getLogger("rainband.nimbus")
 PIECE_BYTES = 1 << 20
 PEER_S = 2.0
 UPKEEP_S = 15.0
+REASON_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """`address` (or the depot's URL) has the bundle too; '' when nobody takes it."""
+    """`address` (or the depot's URL) has the bundle too; '' when nobody takes it, for that `reason`."""
 
     digest: str
     address: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Copies:
                 return
             try:
                 if digest:
-                    self._tell(Copied(digest, self._push(digest)))
+                    self._tell(self._push(digest))
                 else:
                     self._look()
             except RainbandError as error:
@@ -133,25 +135,29 @@ class Copies:
         self._news.put(news)
         self._wake()
 
-    def _push(self, digest: str) -> str:
+    def _push(self, digest: str) -> Copied:
+        reasons: list[str] = []
         if self._depot is not None:
             try:
                 self._depot.put(digest, whole(self._blobs, digest))
-                return self._depot.url
+                return Copied(digest, self._depot.url)
             except RainbandError as error:
                 log.warning("%s", error)
+                reasons.append(error.message)
         for address in self._others():
             try:
                 with self._connected(address) as peer:
                     give(peer, digest, self._blobs)
-                return address
+                return Copied(digest, address)
             except RainbandError as error:
                 log.warning("nimbus %s takes no copy of bundle %s: %s", address, digest[:12], error)
-        return ""
+                reasons.append(f"{address}: {error.message}")
+        return Copied(digest, "", "; ".join(reasons)[:REASON_MAX])
 
     def _look(self) -> None:
         """Find out which bundles are needed, and fetch those that are not here."""
-        entries, _ = read_entries(self._store.read_all().values)
+        state = self._store.read_all()
+        entries, _ = read_entries(state.values, state.unreadable)
         named = frozenset(entry.plan.bundle for entry in entries.values() if entry.plan.bundle)
         if self._depot is not None:
             self._tend_depot(self._depot, named)

@@ -14,7 +14,7 @@ import msgspec
 from rainband.cluster.blobs import Blobs
 from rainband.cluster.store import EPOCH_MAX, Change, Put, Store
 from rainband.config import Config
-from rainband.errors import RainbandError, Refused, TopologyExists, TopologyUnreadable
+from rainband.errors import NotUploaded, RainbandError, Refused, TopologyExists, TopologyUnreadable
 from rainband.nimbus import admission, lifecycle, views
 from rainband.nimbus.assigning import announced, raised, scheduled
 from rainband.nimbus.journal import News
@@ -87,9 +87,9 @@ class Nimbus:
         self._shelf = Shelf(blobs, self.config["nimbus.upload.expiry.secs"], now)
         self._require_bundle = require_bundle
         self.epoch = store.lead(above)
-        values = store.read_all().values
-        self._entries, self.damaged = read_entries(values)
-        self._counter = read_counter(values, self._entries)
+        state = store.read_all()
+        self._entries, self.damaged = read_entries(state.values, state.unreadable)
+        self._counter = read_counter(state.values, self._entries)
         self._new_tally = partial(Tally, errors_max)
         self._tallies = {topology_id: self._new_tally() for topology_id in self._entries}
         self._reached: dict[str, dict[int, bytes]] = {}
@@ -209,7 +209,8 @@ class Nimbus:
             raise Refused(f"{TOPOLOGIES_MAX} topologies are there already", "Kill one first")
         plan = admission.admit(request.name, request.plan, request.config)
         if (plan.bundle or self._require_bundle) and not self._shelf.has(plan.bundle):
-            raise Refused(f"the code bundle {plan.bundle[:12] or '(none)'} was not uploaded", "Upload it, then submit")
+            what = f"the code bundle {plan.bundle[:12] or '(none)'} was not uploaded"
+            raise NotUploaded(what, "Upload it, then submit")
         admission.check_versions(plan, self._roster.alive_heartbeats())
         number = self._counter + 1
         status = Status.ACTIVE if request.active else Status.INACTIVE
@@ -251,7 +252,7 @@ class Nimbus:
         lifecycle.step(entry.name, entry.row.status, entry.row.resume, Event.REBALANCE)
         wanted = views.wanted(replace(entry, plan=admission.reshaped(entry.plan, reshape)))
         usable = len(self._usable(entry))
-        if request.workers is not None and usable < wanted:
+        if request.workers is not None and usable < wanted and not self._roster.awaits():
             raise Refused(
                 f"{entry.name} cannot have {wanted} workers: {views.count_slots(usable)} free or its own",
                 "Ask for fewer, or start another supervisor",
@@ -283,8 +284,8 @@ class Nimbus:
         self._write(old, announced(replace(entry, row=row), self.epoch))
         self._due[entry.topology_id] = now + wait_s
         self._heard_since[entry.topology_id] = {}
-        if wait_s == 0.0:
-            self._elapsed(self._entries[entry.topology_id], now)
+        if wait_s == 0.0:  # the command is accepted, whatever becomes of the second write: `tick` tries that again
+            self._attempt(entry.topology_id, partial(self._elapsed, self._entries[entry.topology_id], now))
 
     def _elapsed(self, entry: Entry, now: float) -> None:
         """The wait is over: remove the topology, or place it anew, or let it go on where it was placed.

@@ -40,6 +40,10 @@ class Liveness:
     def alive(self, supervisor: str) -> bool:
         return supervisor in self._heard
 
+    def names(self) -> list[str]:
+        """All that are alive, those who are expected included."""
+        return list(self._heard)
+
     def deadline(self) -> float:
         """When the next lease runs out, if nobody is heard; infinity when nobody is alive."""
         return min(self._heard.values(), default=float("inf")) + self.lease_s

@@ -85,6 +85,10 @@ class Roster:
         """Whether it was ever heard here; nobody counts as new once there were very many."""
         return name in self._ever or len(self._ever) >= SUPERVISORS_MAX
 
+    def awaits(self) -> bool:
+        """Whether somebody who is expected was not heard yet: there may be more slots than are known."""
+        return any(name not in self._newest for name in self.liveness.names())
+
     def expire(self, now: float) -> list[str]:
         """Those that just died of silence; the long dead are forgotten."""
         dead = self.liveness.expire(now)

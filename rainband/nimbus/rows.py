@@ -96,16 +96,27 @@ def changes(old: Entry | None, new: Entry | None) -> list[Change]:
 
 
 def removal(topology_id: str) -> list[Change]:
-    return [Delete(f"{kind}/{topology_id}") for kind in ("topology", "plan", "assignment")]
+    return [Delete(key) for key in keys_of(topology_id)]
 
 
-def read_entries(values: Mapping[str, bytes]) -> tuple[dict[str, Entry], dict[str, str]]:
-    """(readable topologies by id, why the others are not readable by key)."""
+def keys_of(topology_id: str) -> list[str]:
+    """All that is stored of one topology."""
+    return [f"{kind}/{topology_id}" for kind in ("topology", "plan", "assignment")]
+
+
+def read_entries(
+    values: Mapping[str, bytes], unreadable: Mapping[str, str] | None = None
+) -> tuple[dict[str, Entry], dict[str, str]]:
+    """(readable topologies by id, why the others are not readable by key); `unreadable` are keys without a value."""
     entries: dict[str, Entry] = {}
     damaged: dict[str, str] = {}
-    for key in sorted(values):
+    lost = unreadable or {}
+    for key in sorted({*values, *lost}):
         kind, _, topology_id = key.partition("/")
         if kind != "topology":
+            continue
+        if reasons := [f"{key}: {lost[key]}" for key in keys_of(topology_id) if key in lost]:
+            damaged[key] = "; ".join(reasons)
             continue
         try:
             entries[topology_id] = read_entry(values, topology_id)

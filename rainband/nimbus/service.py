@@ -118,6 +118,7 @@ class Service:
         self._peers: dict[str, bytes] = {}
         self._held: list[Held] = []
         self._copy_at: dict[str, float] = {}
+        self._not_taken: dict[str, str] = {}
         self._stopping = threading.Event()
         self._troubles: dict[str, str] = {}
         self._copies: Copies | None = None
@@ -243,8 +244,11 @@ class Service:
         if standing.trouble:
             fix = "What runs goes on; see whether ZooKeeper is up"
             return Failure("not_leader", standing.trouble, fix)
-        if not standing.leader or standing.leader == self.address:
+        if not standing.leader:
             return Failure("not_leader", "no Nimbus leads at present", "Wait for the end of the election")
+        if standing.leader == self.address:  # on another machine, or this one before it was killed
+            fix = "Wait nimbus.zookeeper.session.secs after a kill; else give each Nimbus a nimbus.host of its own"
+            return Failure("not_leader", f"a Nimbus that leads calls itself {self.address}, as this one does", fix)
         fix = "Ask that one"
         return Failure("not_leader", f"the Nimbus at {standing.leader} leads, not this one", fix, standing.leader)
 
@@ -316,8 +320,9 @@ class Service:
         now = self.clock.now()
         for news in self._copies.take() if self._copies is not None else ():
             match news:
-                case Copied(digest=digest, address=""):
+                case Copied(digest=digest, address="", reason=reason):
                     self._copy_at[digest] = now + COPY_AGAIN_S
+                    self._not_taken[digest] = reason
                 case Copied(digest=digest):
                     self._release([held for held in self._held if held.digest == digest])
                 case Fetched(digest=digest, data=data):
@@ -339,8 +344,10 @@ class Service:
             self._release(list(self._held))
         for late in [held for held in self._held if now >= held.until]:
             self._held.remove(late)
-            self._server.reply(late.peer, late.request_id, record_of(not_copied(late.digest, places)))
+            why = self._not_taken.get(late.digest) or ", ".join(places)
+            self._server.reply(late.peer, late.request_id, record_of(not_copied(late.digest, why)))
         waiting = {held.digest for held in self._held}
+        self._not_taken = {digest: why for digest, why in self._not_taken.items() if digest in waiting}
         for digest in [digest for digest, at in self._copy_at.items() if now >= at or digest not in waiting]:
             del self._copy_at[digest]
             if digest in waiting and self._copies is not None:
@@ -383,11 +390,11 @@ class Service:
             del self._peers[supervisor]
 
 
-def not_copied(digest: str, places: Sequence[str]) -> NotCopied:
+def not_copied(digest: str, why: str) -> NotCopied:
     """The refusal of a topology whose code the loss of one machine would lose."""
     return NotCopied(
-        f"the bundle {digest[:12]} is on this Nimbus only: no other place takes a copy ({', '.join(places)})",
-        "Submit again in a moment: a Nimbus that died is forgotten after nimbus.zookeeper.session.secs",
+        f"the bundle {digest[:12]} is on this Nimbus only: no other place takes a copy ({why})",
+        "Mend that, or submit again in a moment: a dead Nimbus is forgotten after nimbus.zookeeper.session.secs",
     )
 
 

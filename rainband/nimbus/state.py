@@ -30,6 +30,10 @@ USER = "rainband"
 EVERYWHERE = ("0.0.0.0", "::", "[::]", "*")
 
 
+class NotMadeYet(NotAllowed):
+    """The credentials of this user for ZooKeeper, which the first Nimbus makes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """`shared`: other Nimbuses may stand for election on the same store. `depot`: where all of them keep bundles."""
@@ -93,7 +97,8 @@ def tls(config: Config) -> Tls | None:
 def credentials(config: Config, *, make: bool = True) -> str:
     """`user:password` for ZooKeeper: from its file, else made of the cluster's key, else from a file of this user.
 
-    Only the last is made when it is not there, and only with `make`; it serves Nimbuses of one user on one machine.
+    Only the last is made when it is not there, with `make`; else NotMadeYet is raised. It serves Nimbuses of one user
+    on one machine.
     """
     named: str | None = config["nimbus.zookeeper.auth.file"]
     if named is not None:
@@ -102,7 +107,10 @@ def credentials(config: Config, *, make: bool = True) -> str:
     if keys is not None:
         return f"{USER}:{hmac.new(keys.secret, b'rainband zookeeper', hashlib.sha256).hexdigest()}"
     path = expanded("~/.rainband") / AUTH_FILE
-    if make and not path.exists():
+    if not path.exists():
+        if not make:
+            fix = "The first Nimbus of this user makes them; those elsewhere need the same, as a file or by keys.dir"
+            raise NotMadeYet("there are no credentials for ZooKeeper yet", fix)
         make_private(path.parent)
         write_credentials(path, f"{USER}:{secrets.token_hex(32)}")
     return read_credentials(path)

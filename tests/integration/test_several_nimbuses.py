@@ -18,6 +18,7 @@ from kit import zookeeper
 from kit.clusters import beat, heartbeat, word_count
 from kit.nimbuses import Nimbuses, connected, wait
 from kit.zookeeper import Ensemble
+from rainband.cluster.zookeeper import ZooKeeperStore
 from rainband.errors import ClusterUnavailable, NotCopied, RainbandError, Refused
 from rainband.messaging.rpc import RpcClient
 from rainband.nimbus.client import Client, upload, uploaded
@@ -203,6 +204,37 @@ def test_bundles_are_on_two_and_come_back_where_they_are_missing(nimbuses: Nimbu
         nimbuses.start(1)
         wait(lambda: uploaded(rpc, digest_of(BUNDLE)), 10.0, nimbuses.logs)
         assert rpc.leader == nimbuses.seeds[0]
+
+
+def test_two_that_call_themselves_the_same_are_told(nimbuses: Nimbuses) -> None:
+    """As with a nimbus.host of 127.0.0.1 on two machines."""
+    with contextlib.closing(ZooKeeperStore(nimbuses.url, "rainband:a secret of the tests")) as elsewhere:
+        elsewhere.stand(nimbuses.seeds[0], lambda: None)
+        wait(lambda: elsewhere.standing(time.monotonic()).leads, 10.0)
+        nimbuses.start(0)
+        said = f"a Nimbus that leads calls itself {nimbuses.seeds[0]}, as this one does"
+
+        def told() -> bool:
+            with connected([nimbuses.seeds[0]], 1.0) as rpc, pytest.raises(ClusterUnavailable) as caught:
+                rpc.call(ListTopologies())
+            return said in str(caught.value) and "a nimbus.host of its own" in caught.value.fix
+
+        wait(told, 20.0, nimbuses.logs)
+
+
+def test_why_no_other_nimbus_takes_a_copy_is_said(nimbuses: Nimbuses) -> None:
+    nimbuses.start(0, 1)
+    nimbuses.wait_members(2)
+    follower = 1 - nimbuses.leader()
+    stored = nimbuses.directory / str(follower) / "nimbus" / "blobs"
+    (stored / "incoming").rmdir()
+    stored.rmdir()
+    stored.touch()
+    with connected(nimbuses.seeds) as rpc:
+        upload(rpc, digest_of(BUNDLE), BUNDLE, None)
+        why = rf"no other place takes a copy \({nimbuses.seeds[follower]}: .*blobs: Not a directory\)"
+        with pytest.raises(NotCopied, match=why):
+            rpc.call(Submit("wc", word_count("wc", bundle=digest_of(BUNDLE)).encode()))
 
 
 def test_bundles_lie_at_a_shared_url_and_come_back_from_there(ensemble: Ensemble, tmp_path: Path) -> None:

@@ -9,20 +9,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from kazoo.client import KazooClient
-from kazoo.exceptions import BadVersionError, ConnectionLoss, NoAuthError
+from kazoo.exceptions import EXCEPTIONS, BadVersionError, ConnectionLoss, NoAuthError, ZookeeperError
 
 from kit import zookeeper
 from kit.nimbuses import wait
+from kit.stores import CLOCK, CREDENTIALS, opened, raw, stand, standing
 from kit.zookeeper import Ensemble
-from rainband.clock import SystemClock
 from rainband.cluster.election import Standing, lasts_s
 from rainband.cluster.keeper import Batch, parse
 from rainband.cluster.store import Change, Delete, Put
@@ -30,8 +28,6 @@ from rainband.cluster.zookeeper import ZooKeeperStore
 from rainband.errors import ClusterUnavailable, NotAllowed, Refused, StoreError, UsageError
 
 zookeeper.require()
-CLOCK = SystemClock()
-CREDENTIALS = "rainband:a secret of the tests"
 
 
 def contract() -> ModuleType:
@@ -94,40 +90,6 @@ def test_it_behaves_like_a_dict(batches: list[list[Change]], tmp_path_factory: p
 @pytest.fixture
 def url() -> str:
     return SERVER[0].url(f"/own-{next(ROOTS)}")
-
-
-@contextlib.contextmanager
-def opened(url: str, credentials: str = CREDENTIALS, **options: Any) -> Iterator[ZooKeeperStore]:
-    with contextlib.closing(ZooKeeperStore(url, credentials, **{"session_s": 4.0, **options})) as store:
-        yield store
-
-
-@contextlib.contextmanager
-def raw(url: str, **options: Any) -> Iterator[KazooClient]:
-    """A plain connection, as anyone could have."""
-    client = KazooClient(parse(url).servers, timeout=4.0, **options)
-    client.start()
-    try:
-        yield client
-    finally:
-        client.stop()
-        client.close()
-
-
-def standing(store: ZooKeeperStore, want: Callable[[Standing], object], timeout_s: float = 10.0) -> Standing:
-    """What the store says once that is as wanted."""
-    found: list[Standing] = []
-
-    def as_wanted() -> object:
-        found.append(store.standing(CLOCK.now()))
-        return want(found[-1])
-
-    wait(as_wanted, timeout_s)
-    return found[-1]
-
-
-def stand(store: ZooKeeperStore, address: str) -> None:
-    store.stand(address, lambda: None)
 
 
 def test_an_old_leader_writes_nothing_whatever_it_reads(url: str) -> None:
@@ -197,6 +159,55 @@ def test_an_answer_that_got_lost_is_found_out(url: str, taken: bool, monkeypatch
         state = store.read_all()
         assert not losses
         assert (state.values, state.version) == ({"counter": b"1"}, 1)
+
+
+@pytest.mark.parametrize("code", [-118, -122, -127])
+def test_a_server_that_has_no_time_for_us_is_asked_again(
+    url: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that moves, a request that waited too long, a server that throttles: no reason to end a Nimbus."""
+    with opened(url) as store:
+        with pytest.raises(ClusterUnavailable), store._keeper.guarded():
+            raise EXCEPTIONS[code]
+        epoch = store.lead()
+        commit = Batch.commit
+        busy = [EXCEPTIONS[code](), EXCEPTIONS[code]()]
+
+        def at_last(batch: Batch, until: float) -> Exception | None:
+            if busy:
+                raise busy.pop()
+            return commit(batch, until)
+
+        monkeypatch.setattr(Batch, "commit", at_last)
+        store.write(epoch, [Put("counter", b"1")])
+        assert store.read_all().values == {"counter": b"1"}
+
+
+def test_an_answer_that_kazoo_does_not_know_is_an_error_and_no_end() -> None:
+    assert issubclass(EXCEPTIONS[-9999], ZookeeperError)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_whether_a_batch_was_taken_is_not_known_once_others_wrote(
+    url: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused is only what surely was not: whoever asked would do it again at the next leader."""
+    commit = Batch.commit
+    with opened(url) as store, opened(url) as other:
+        epoch = store.lead()
+
+        def lossy(batch: Batch, until: float) -> Exception | None:
+            monkeypatch.setattr(Batch, "commit", commit)
+            if taken:
+                commit(batch, until)
+            other.lead()
+            raise ConnectionLoss
+
+        monkeypatch.setattr(Batch, "commit", lossy)
+        error, match = (ClusterUnavailable, "does not answer") if taken else (StoreError, "does not lead")
+        with pytest.raises(error, match=match):
+            store.write(epoch, [Put("counter", b"1")])
+        assert store._epoch == 0
 
 
 def test_nobody_else_may_read_or_write(url: str) -> None:
@@ -311,6 +322,32 @@ def test_the_lease_ends_by_the_clock_without_a_word_from_the_server(tmp_path: Pa
         store.lead()
 
 
+def test_calls_end_in_time_however_long_zookeeper_is_away(tmp_path: Path) -> None:
+    """A thousand calls are less than an hour of standing for election."""
+    ended: list[Exception] = []
+
+    def look(store: ZooKeeperStore) -> None:
+        for _ in range(1000):
+            try:
+                with store._keeper.guarded():
+                    store._keeper.get("facts", until=CLOCK.now() + 0.001)
+            except ClusterUnavailable as error:
+                ended.append(error)
+
+    with zookeeper.ensemble(tmp_path) as ensemble, opened(ensemble.url()) as store:
+        stand(store, "127.0.0.1:1")
+        standing(store, lambda s: s.leads)
+        ensemble.kill()
+        wait(lambda: not store._keeper._client.connected, 10.0)
+        looking = threading.Thread(target=look, args=(store,), daemon=True)
+        looking.start()
+        looking.join(20.0)
+        assert len(ended) == 1000
+        assert not store._keeper._client._queue
+        ensemble.start()
+        standing(store, lambda s: s.leads)
+
+
 @pytest.mark.faults
 def test_an_ensemble_loses_its_leader_and_the_state_goes_on(tmp_path: Path) -> None:
     """F16."""
@@ -391,8 +428,17 @@ def write_again(store: ZooKeeperStore, epoch: int, value: bytes) -> int:
 URLS = [
     "zookeeper://", "zookeeper://host", "zookeeper://host:2181", "zookeeper://host:2181/", "zookeeper://host:0/a",
     "zookeeper://host:99999/a", "zookeeper://a:b@host:2181/a", "zookeeper://host:2181/a/../b", "zookeeper://,/a",
-    "zookeeper://host:2181/a b", "http://host:2181/a", "zookeeper://host:2181//a",
+    "zookeeper://host:2181/a b", "http://host:2181/a", "zookeeper://host:2181//a", "zookeeper://host..com:2181/a",
+    "zookeeper://.host:2181/a", f"zookeeper://{'h' * 64}.com:2181/a",
 ]  # fmt: skip
+
+
+GOOD_URLS = ["host:1/a", "a-b.c_d.e.:65535/a/b", "10.0.0.1:2181,[::1]:2181,host:1/a", f"{'h' * 63}.com:2181/a"]
+
+
+@pytest.mark.parametrize("good", GOOD_URLS)
+def test_an_address_names_hosts_and_a_root(good: str) -> None:
+    assert "".join((parse(f"zookeeper://{good}").servers, parse(f"zookeeper://{good}").root)) == good
 
 
 @pytest.mark.parametrize("bad", URLS)

@@ -13,7 +13,7 @@ from rainband.cluster.election import Alone
 from rainband.config import Config
 from rainband.errors import ClusterUnavailable, RainbandError
 from rainband.messaging.rpc import failure
-from rainband.nimbus.copies import UPKEEP_S, Copied, Copies
+from rainband.nimbus.copies import UPKEEP_S, Copies
 from rainband.nimbus.service import Service
 from rainband.nimbus.state import Opened
 from rainband.records import Failure, Heartbeat, Progress, Request, Response
@@ -102,7 +102,7 @@ class SimCopies(Copies):
 
     def copy(self, digest: str) -> None:
         if self.process.alive and not self.process.stopped:
-            self._tell(Copied(digest, self._push(digest)))
+            self._tell(self._push(digest))
 
     def upkeep(self) -> None:
         self.looks += 1

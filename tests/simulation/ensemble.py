@@ -109,6 +109,8 @@ class Ensemble:
         return self.nodes[path]
 
     def children(self, path: str) -> list[str]:
+        if not path:
+            return sorted({name.partition("/")[0] for name in self.nodes})
         self.find(path)
         return sorted(name[len(path) + 1 :] for name in self.nodes if name.startswith(f"{path}/"))
 
@@ -168,7 +170,8 @@ class Ensemble:
                 raise zk.NodeExistsError
             if kind in ("check", "set", "delete"):
                 node = self.find(path)
-                if kind == "set" and given[1] not in (-1, node.version):
+                wanted = given[1] if kind == "set" else given if kind == "check" else -1
+                if wanted not in (-1, node.version):
                     raise zk.BadVersionError
 
     def _mirror(self, paths: set[str]) -> None:
@@ -307,7 +310,7 @@ class SimKeeper(Keeper):
     def session_s(self) -> float:  # type: ignore[override]
         return self.line.world.options.session_s if self.line.session else 0.0
 
-    def ask(self, *parts: str) -> Any:
+    def ask(self, *parts: str, until: float) -> Any:
         return lambda: self._read("/".join(parts))
 
     def _read(self, path: str) -> tuple[bytes, Any]:
@@ -318,8 +321,12 @@ class SimKeeper(Keeper):
         return self.line.call(self.actor, until, result, writes=False)
 
     def get(self, *parts: str, until: float) -> tuple[bytes, int]:
-        data, node = self.wait(self.ask(*parts), until)
+        data, node = self.wait(self.ask(*parts, until=until), until)
         return data, int(node.version)
+
+    def get_held(self, *parts: str, until: float) -> tuple[bytes, bool]:
+        data, node = self.wait(self.ask(*parts, until=until), until)
+        return data, node.owner != 0
 
     def get_synced(self, *parts: str, until: float) -> tuple[bytes, int]:
         return self.get(*parts, until=until)
@@ -387,8 +394,8 @@ class SimBatch:
     def delete(self, *parts: str) -> None:
         self.parts.append(("delete", "/".join(parts), None))
 
-    def check(self, *parts: str) -> None:
-        self.parts.append(("check", "/".join(parts), None))
+    def check(self, *parts: str, version: int = -1) -> None:
+        self.parts.append(("check", "/".join(parts), version))
 
     def commit(self, until: float) -> Exception | None:
         keeper = self.keeper

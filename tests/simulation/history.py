@@ -26,7 +26,7 @@ from rainband.records import (
 
 NEVER = float("inf")
 SEARCH_MAX = 100_000
-SURE = ("refused", "usage", "topology_exists", "topology_not_found", "not_enough_slots", "not_copied")
+SURE = ("refused", "usage", "topology_exists", "topology_not_found", "not_enough_slots", "not_copied", "not_uploaded")
 RUNNING = (Status.ACTIVE, Status.INACTIVE)
 SET = {Activate: Status.ACTIVE, Deactivate: Status.INACTIVE}
 

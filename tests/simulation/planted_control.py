@@ -34,7 +34,7 @@ THREE: dict[str, Any] = {
 def the_guard_of_writes_is_ignored() -> None:
     real = ZooKeeperStore._try_commit
 
-    def try_commit(self: ZooKeeperStore, facts: Facts, steps: list[Step], until: float) -> bool:
+    def try_commit(self: ZooKeeperStore, facts: Facts, steps: list[Step], until: float) -> bool | None:
         self._guard = -1
         return real(self, facts, steps, until)
 

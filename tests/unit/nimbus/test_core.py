@@ -14,7 +14,7 @@ import pytest
 from kit.clusters import WALL, beat, heartbeat, word_count
 from rainband.cluster.blobs import DirectoryBlobs, MemoryBlobs
 from rainband.cluster.memory import MemoryStore
-from rainband.cluster.store import EPOCH_MAX, Change
+from rainband.cluster.store import EPOCH_MAX, Change, State
 from rainband.errors import StoreError
 from rainband.nimbus.core import Nimbus
 from rainband.records import (
@@ -315,6 +315,20 @@ def test_workers_of_a_rebalance_have_the_range_of_their_setting(workers: int) ->
     assert look(nimbus) == before
 
 
+def test_a_new_leader_refuses_no_rebalance_for_slots_it_has_not_heard_of_yet() -> None:
+    store = MemoryStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    submit(nimbus)
+    assert "cannot have 3 workers: 2 slots free" in refusal(ask(nimbus, Rebalance("wc", 0.0, 3)))
+    nimbus = make(store)
+    assert isinstance(ask(nimbus, Rebalance("wc", 0.0, 2)), Done)
+    ask(nimbus, heartbeat())
+    assignment = look(nimbus).assignment
+    assert assignment is not None
+    assert len(assignment.slots()) == 2
+
+
 def test_a_topology_whose_stored_config_is_no_longer_allowed_can_be_killed() -> None:
     store = MemoryStore()
     nimbus = make(store)
@@ -385,6 +399,26 @@ def test_what_time_brings_is_tried_again_after_a_failed_write() -> None:
     assert nimbus.troubles == {}
 
 
+@pytest.mark.parametrize("command", [Kill("wc", 0.0), Rebalance("wc", 0.0, 2)])
+def test_what_was_accepted_is_not_refused_by_a_failed_second_write(command: Request) -> None:
+    """Whoever is told that nothing was done does it again, and is told that it is being done already."""
+    store = FailingStore()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    store.good = 1
+    assert ask(nimbus, command) == Done(topology_id)
+    assert nimbus.troubles == {topology_id: "disk full"}
+    store.good = 1
+    nimbus.tick(0.5)
+    if isinstance(command, Kill):
+        assert names(nimbus) == []
+    else:
+        assignment = look(nimbus).assignment
+        assert assignment is not None
+        assert len(assignment.slots()) == 2
+
+
 def test_scheduling_is_tried_again_after_a_failed_write() -> None:
     store = FailingStore()
     nimbus = make(store)
@@ -415,6 +449,37 @@ def test_a_damaged_row_is_set_aside_and_the_others_run_on(kind: str, damage: byt
         assert names(survivor) == ["good"]
         assert list(survivor.damaged) == ([f"topology/{topology_id}"] if damage is not None or kind == "plan" else [])
     assert submit(survivor, "third").startswith("third-3-")
+
+
+class PartlyUnreadable(MemoryStore):
+    """`lost` keys are there, and their values cannot be had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: set[str] = set()
+
+    def read_all(self) -> State:
+        state = super().read_all()
+        values = {key: value for key, value in state.values.items() if key not in self.lost}
+        return replace(state, values=values, unreadable=dict.fromkeys(self.lost, "pieces are gone"))
+
+
+@pytest.mark.parametrize("kind", ["topology", "plan", "assignment"])
+def test_a_row_whose_value_cannot_be_had_is_set_aside_and_the_others_run_on(kind: str) -> None:
+    store = PartlyUnreadable()
+    nimbus = make(store)
+    ask(nimbus, heartbeat())
+    topology_id = submit(nimbus)
+    submit(nimbus, "good")
+    store.lost = {f"{kind}/{topology_id}"}
+    survivor = make(store)
+    assert names(survivor) == ["good"]
+    assert survivor.damaged == {f"topology/{topology_id}": f"{kind}/{topology_id}: pieces are gone"}
+    answer = ask(survivor, heartbeat("a", beat(topology_id, 6700), known={topology_id: (1, 1)}))
+    assert isinstance(answer, HeartbeatReply)
+    assert topology_id in answer.wanted
+    assert isinstance(ask(survivor, Kill("wc")), Done)
+    assert not any(topology_id in key for key in store._values)
 
 
 def with_a_damaged_row() -> tuple[Nimbus, str]:
