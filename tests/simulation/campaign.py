@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,14 +19,14 @@ from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
+from simulation.corpus import Known
 from simulation.faults import draw_faults
-from simulation.options import Options, draw
+from simulation.options import EDITION, Options, draw
 from simulation.planted_control import BUGS
-from simulation.shrink import Shrinker
+from simulation.reports import commit, describe, report
 from simulation.world import START_S, Outcome, World, run
 
 LOG = Path(__file__).resolve().parent / "seeds.log"
-ROOT = Path(__file__).resolve().parent.parent.parent
 SEEDS_PER_BUG = 200
 TWICE_EVERY = 100
 SHRUNK_MAX = 5
@@ -66,10 +65,15 @@ class Totals:
         )
 
 
-def run_seed(seed: int, roots: int | None = None, trace: bool = False) -> Outcome:
-    """The run that `seed` stands for."""
-    options = draw(seed, roots)
+def run_seed(seed: int, roots: int | None = None, trace: bool = False, edition: int = EDITION) -> Outcome:
+    """The run that `seed` stands for by the rules of `edition`."""
+    options = draw(seed, roots, edition)
     return run(options, draw_faults(options), trace)
+
+
+def run_known(known: Known) -> Outcome:
+    """One of the permanent corpus."""
+    return run_seed(known.seed, edition=known.edition)
 
 
 def run_checked(seed: int) -> tuple[Outcome, bool]:
@@ -81,25 +85,6 @@ def run_checked(seed: int) -> tuple[Outcome, bool]:
     if again.hash != outcome.hash and not outcome.violation:
         outcome = replace(outcome, violation=f"T0: two runs of one seed differ, {outcome.hash} and {again.hash}")
     return outcome, True
-
-
-def describe(outcome: Outcome) -> str:
-    lines = [f"seed {outcome.options.seed}: {outcome.violation or 'good'}", f"  {outcome.options.record()}"]
-    lines += [f"  fault {fault}" for fault in outcome.faults]
-    lines.append(
-        f"  hash {outcome.hash} roots {outcome.roots} executions {outcome.executions} replays {outcome.replays} "
-        f"steps {outcome.steps} {outcome.virtual_s:.1f} virtual s in {outcome.real_s:.2f} s"
-    )
-    return "\n".join(lines)
-
-
-def report(outcome: Outcome, shrink: bool) -> str:
-    """A failure for people: as it was, as small as it gets, and how to see it again."""
-    text = describe(outcome)
-    if shrink:
-        small = Shrinker(outcome).shrink()
-        text += f"\nshrunk to {len(small.faults)} of {len(outcome.faults)} faults:\n{describe(small)}"
-    return f"{text}\nreplay: python -m tests.simulation --seed {outcome.options.seed} --trace"
 
 
 def campaign(seeds: range, jobs: int) -> Totals:
@@ -115,10 +100,8 @@ def campaign(seeds: range, jobs: int) -> Totals:
 
 
 def log_line(totals: Totals, first: int, wall_s: float) -> str:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return f"{day} {commit} seeds {first}..{first + totals.seeds - 1}: {totals}, {wall_s:.0f} s\n"
+    return f"{day} {commit()} seeds {first}..{first + totals.seeds - 1}: {totals}, {wall_s:.0f} s\n"
 
 
 def run_in_swarm(name: str, seed: int) -> Outcome:
@@ -190,6 +173,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="run this one and print its record")
     parser.add_argument("--seeds", type=int, default=200, help="run so many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument("--edition", type=int, default=EDITION, help="draw a seed as it was drawn then")
     parser.add_argument("--roots", type=int, help="rows of the spouts, instead of what the seed says")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--shrink", action="store_true", help="make a failing seed small")
@@ -208,7 +192,7 @@ def main(words: Sequence[str]) -> int:
     if given.speed:
         return speed()
     if given.seed is not None:
-        outcome = run_seed(given.seed, given.roots, given.trace)
+        outcome = run_seed(given.seed, given.roots, given.trace, given.edition)
         for line in outcome.trace:
             print(line)
         print(report(outcome, given.shrink) if outcome.violation else describe(outcome))

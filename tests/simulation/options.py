@@ -1,4 +1,8 @@
-"""What a seed means: the size of the cluster, the shape of the load, the temper of the network."""
+"""What a seed means: the size of the cluster, the shape of the load, the temper of the network.
+
+EDITION numbers the rules by which a seed is drawn. Rules that are added count from the next edition on, so that the
+seeds of the corpus stay what they were.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,15 @@ TOGETHER = (
 )  # fmt: skip
 
 
+EDITION = 1
+
+
 @dataclass(frozen=True)
 class Options:
     """Durations in virtual seconds, chances from 0 to 1. `faults` are the kinds this seed draws from."""
 
     seed: int
+    edition: int = 1
     roots: int = 120
     rate: float = 60.0
     topologies: int = 1
@@ -65,7 +73,7 @@ class Options:
 
     def record(self) -> str:
         """What differs from the plainest run."""
-        plain = Options(self.seed)
+        plain = Options(self.seed, EDITION)
         return " ".join(
             f"{field.name}={value}"
             for field in fields(self)
@@ -76,7 +84,7 @@ class Options:
         return asdict(self)
 
 
-def draw(seed: int, roots: int | None = None) -> Options:
+def draw(seed: int, roots: int | None = None, edition: int = EDITION) -> Options:
     """The options of `seed`; `roots` overrides how many rows the spouts have in all.
 
     A long chain with little credit gets a fast network and processor: else its trees take longer than their timeout.
@@ -101,6 +109,7 @@ def draw(seed: int, roots: int | None = None) -> Options:
     wanted = roots if roots is not None else rng.choice((60, 120, 200, 300) if pending > 1 else (30, 60))
     return Options(
         seed,
+        edition,
         roots=wanted,
         rate=wanted / safety_s * rng.choice((0.8, 1.5, 4.0)),
         topologies=topologies,
