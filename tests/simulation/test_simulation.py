@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import rainband.build
-from simulation.campaign import hunt, run_checked, run_known, run_seed
+from simulation.campaign import run_checked, run_known, run_seed
 from simulation.corpus import CORPUS, read_corpus
 from simulation.faults import Fault
+from simulation.hunt import hunt
 from simulation.reports import report
 from simulation.shrink import ddmin
 
@@ -61,7 +62,7 @@ def test_one_seed_makes_one_trace_whatever_the_hashes_of_strings() -> None:
 def test_planted_bugs_are_found() -> None:
     with Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         found = pool.map(hunt, [(name, 1) for name in QUICK_BUGS], 1)
-    assert [name for name, seed, _ in found if not seed] == []
+    assert [one.name for one in found if not one.seed] == []
 
 
 def test_shrinking_keeps_just_what_matters() -> None:
