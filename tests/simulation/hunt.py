@@ -55,15 +55,16 @@ def hunt(job: tuple[str, int]) -> Hunt:
 def hunt_all(names: list[str], jobs: int) -> list[Hunt]:
     """Each bug in a process of its own.
 
-    A seed that fails without the bug as well proves nothing: the hunt goes on behind it.
+    A seed that fails without the bug as well proves nothing: the hunt goes on behind it. That is tried in a process
+    without bugs, not in this one: it must be at rest when a process is forked from it.
     """
     ended: list[Hunt] = []
     jobs_left = [(name, 1) for name in names]
-    with Pool(jobs, maxtasksperchild=1) as pool:
+    with Pool(1) as healthy, Pool(jobs, maxtasksperchild=1) as pool:
         while jobs_left:
             again: list[tuple[str, int]] = []
             for found in pool.imap_unordered(hunt, jobs_left, 1):
-                if found.seed and run_in_swarm(found.name, found.seed).violation:
+                if found.seed and healthy.apply(run_in_swarm, (found.name, found.seed)).violation:
                     print(f"{found.name} seed {found.seed} fails without it too", flush=True)
                     again.append((found.name, found.seed + 1))
                     continue

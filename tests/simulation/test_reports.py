@@ -8,7 +8,9 @@ from simulation import reports
 from simulation.campaign import run_seed
 from simulation.corpus import read_corpus
 from simulation.faults import Fault, Faults
-from simulation.hunt import Hunt, table
+from simulation.hunt import LOG as PLANTED
+from simulation.hunt import SEEDS_PER_BUG, Hunt, table
+from simulation.planted_control import BUGS
 from simulation.reports import commit, report
 from simulation.totals import Totals, entry
 
@@ -78,3 +80,8 @@ def test_the_log_of_planted_bugs_tells_how_many_seeds_each_took() -> None:
     assert "1 of 2 planted bugs found, each within 3 seeds" in told[0]
     assert told[2].split() == ["a_bug", "NOT", "FOUND", "20.0"]
     assert told[3].split() == ["b_bug", "3", "D1", "1.5"]
+
+def test_the_committed_log_has_every_planted_bug_within_its_seeds() -> None:
+    rows = {row.split()[0]: row.split() for row in PLANTED.read_text(encoding="utf-8").splitlines()[2:]}
+    assert rows.keys() == BUGS.keys()
+    assert all(1 <= int(row[1]) <= SEEDS_PER_BUG for row in rows.values())
