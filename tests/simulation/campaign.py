@@ -21,7 +21,7 @@ from simulation.corpus import Known
 from simulation.faults import draw_faults
 from simulation.hunt import check_the_checker
 from simulation.options import EDITION, Options, draw
-from simulation.planted_control import BUGS
+from simulation.planted_bounds import BUGS
 from simulation.reports import commit, describe, report
 from simulation.totals import LOG, Totals, entry
 from simulation.world import START_S, Outcome, World, run

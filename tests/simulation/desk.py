@@ -107,7 +107,9 @@ class Desk:
         if how.get("stream") == DEAD_LETTERS:
             if self.letter_is_new(task, how["message_id"]):
                 oracle.buried(task, self.life(task), values[0], values[3])
-            return send(values)
+            ids = send(values)
+            self.new_root(task)
+            return ids
         row, now = values[0], self.now()
         places = self.placed()
         if "message_id" in how:
@@ -121,10 +123,15 @@ class Desk:
         emission.stream = how.get("stream", "default")
         oracle.sent(emission, ids, places, self.address_of)
         oracle.check_grouping(emission, component, values[2], self.local)
-        if "message_id" in how and oracle.tracked:
-            pending = self.spouts[task].emitter.pending
-            oracle.new_root(pending.prefix | pending.counter)
+        if "message_id" in how:
+            self.new_root(task)
         return ids
+
+    def new_root(self, task: int) -> None:
+        """What `task` has just emitted began a tree."""
+        if self.oracle.tracked:
+            pending = self.spouts[task].emitter.pending
+            self.oracle.new_root(pending.prefix | pending.counter)
 
     def letter_is_new(self, task: int, letter: object) -> bool:
         """A dead letter is replayed until it is acked: only its first emit buries the row."""

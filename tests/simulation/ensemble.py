@@ -435,6 +435,7 @@ class SimCampaign(Campaign):
         process, clock = self.process, cast(ActorClock, self._clock)
         if turn != self.turns or not process.alive or process.stopped or self._closing or self._fatal:
             return
+        process.turns += 1
         clock.begin()
         rest_s = self.turn()
         clock.end()

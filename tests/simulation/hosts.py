@@ -194,6 +194,7 @@ class Supervisor:
         self.ended: list[WorkerProcess] = []
         self.replies: list[tuple[int, Response | None]] = []
         self.call = 0
+        self.passes = 0
         self.busy = False
         self.trouble = False
         self.token = 0
@@ -219,7 +220,7 @@ class Supervisor:
                 self.world.after(LOCALIZE_S, self._localized, topology_id, "" if whole else f"no bundle: {reply}")
 
             request = Download(self.world.loads[name].plan.bundle, 0, len(wanted))
-            self.world.ask(self.machine.name, request, answered, UNANSWERED_S)
+            self.world.ask(self.machine.name, request, answered, UNANSWERED_S, self)
 
     def assignment(self, topology_id: str) -> Assignment | None:
         return self.disk.memory.assignments.get(topology_id)  # type: ignore[no-any-return]
@@ -314,6 +315,7 @@ class Supervisor:
         self.wake()
 
     def _pass(self) -> None:
+        self.passes += 1
         now = self.clock_now()
         heard, self.heard = self.heard, []
         for port, message in heard:
@@ -389,7 +391,7 @@ class Supervisor:
                 self.replies.append((call, reply))
                 self.wake()
 
-        self.world.ask(self.machine.name, self._heartbeat(), answered, UNANSWERED_S)
+        self.world.ask(self.machine.name, self._heartbeat(), answered, UNANSWERED_S, self)
 
     def _heartbeat(self) -> Heartbeat:
         beats = [beat for station in self.stations.values() if (beat := station.report()) is not None]
@@ -426,7 +428,7 @@ class Supervisor:
         for topology_id in self.machine.homes:
             data = self.world.bundle_of(topology_id.partition("-")[0])
             if hashlib.sha256(data).hexdigest() == digest:
-                self.world.ask(self.machine.name, Upload(digest, 0, data, True), lambda reply: None, UNANSWERED_S)
+                self.world.ask(self.machine.name, Upload(digest, 0, data, True), lambda reply: None, UNANSWERED_S, self)
                 return
 
     def _take_orders(self, orders: Orders, now: float) -> None:

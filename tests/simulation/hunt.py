@@ -10,7 +10,7 @@ from pathlib import Path
 
 from simulation.faults import draw_faults
 from simulation.options import draw
-from simulation.planted_control import BUGS
+from simulation.planted_bounds import BUGS
 from simulation.shrink import law_of
 from simulation.world import Outcome, run
 

@@ -2,8 +2,8 @@
 
 The oracle sees what components see. A *delivery* is one tuple (by uid) for one task; an *attempt* is one emit of a row
 by a spout, with its tree of deliveries. Laws are named as in the catalogue of invariants: D1 no false ack, D2 no loss,
-D3 one verdict, D4 timeouts in time, D5 each delivery once, D6 ids unique, D7 pending bounded, D9 order, D10
-groupings, D11 nothing from a place that was given up.
+D3 one verdict, D4 timeouts in time, D5 each delivery once, and a row as often as it failed or its source began anew,
+D6 ids unique, D7 pending bounded, D9 order, D10 groupings, D11 nothing from a place that was given up.
 """
 
 from __future__ import annotations
@@ -99,7 +99,11 @@ class Oracle:
         self.acked: set[int] = set()
         self.dead: set[int] = set()
         self.arrived: set[int] = set()
+        self.emitted: dict[tuple[int, int, int], int] = {}
+        self.failed: dict[tuple[int, int, int], int] = {}
         self.executed: dict[int, set[str]] = {}
+        self.times: dict[tuple[int, str], int] = {}
+        self.most = {name: load.most(name) for name in load.inputs}
         self.executions = 0
         self.timeouts = 0
         self.roots: set[int] = set()
@@ -121,6 +125,11 @@ class Oracle:
         self.current[incarnation, task, row] = attempt
         self.unsettled.setdefault((incarnation, task), {})[row] = attempt
         self.attempts[row] = self.attempts.get(row, 0) + 1
+        key = (incarnation, task, row)
+        self.emitted[key] = self.emitted.get(key, 0) + 1
+        if self.emitted[key] > 1 + self.failed.get(key, 0):
+            told = f"was told {self.failed.get(key, 0)} times that it failed"
+            self.wrong("D5", f"task {task} emits row {row} {self.emitted[key]} times in one life, and {told}")
         return self.emission(row, (attempt,), task, incarnation, address, now)
 
     def emission(
@@ -204,8 +213,19 @@ class Oracle:
         if self.order.get(lane, 0) > uid:
             self.wrong("D9", f"task {task} executes uid {uid} after {self.order[lane]}, both of task {emission.source}")
         self.order[lane] = uid
+        self._count(emission.row, self.component_of[task])
         self.note(f"exec {uid} {task}")
         return emission
+
+    def _count(self, row: int, component: str) -> None:
+        """D5 where things fail, too: a component executes a row as often as its graph says for each emit of it."""
+        most = self.most.get(component)
+        if most is None:
+            return
+        times = self.times[row, component] = self.times.get((row, component), 0) + 1
+        emits = self.attempts.get(row, 0)
+        if times > most * emits:
+            self.wrong("D5", f"'{component}' executes row {row} the {times}th time, after {emits} emits of it")
 
     def ends(self, emission: Emission, task: int, done: bool, now: float) -> None:
         """A delivery was acked or failed by the component."""
@@ -270,6 +290,7 @@ class Oracle:
             self.acked.add(row)
             return
         key = (incarnation, task, row)
+        self.failed[key] = self.failed.get(key, 0) + 1
         if reason != LOST:
             self.fails[key] = self.fails.get(key, 0) + 1
         if reason == TIMED_OUT:

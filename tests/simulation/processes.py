@@ -115,6 +115,13 @@ class WorkerProcess:
         if not stopped:
             self.wake()
 
+    def ran_s(self) -> float:
+        """For how long it has run in all, not counting when it stood still."""
+        stood_s = sum(end - begin for begin, end in self.stood if begin >= self.booted_at)
+        if self.stopped:
+            stood_s += self.world.time - max(self.booted_at, self.stood_since)
+        return self.world.time - self.booted_at - stood_s
+
     # Begin
 
     def boot(self) -> None:
@@ -179,7 +186,7 @@ class WorkerProcess:
         if self.alive:
             until = min(deadline, self.beat_at, self.stop_at, now + BEAT_S)
             self.wake(until - self.host.clock.offset)
-            self.world.check(self)
+            self.world.bounds.passed(self)
 
     def serve(self, now: float, idle: bool) -> None:
         said, self.said = self.said, []

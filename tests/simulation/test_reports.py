@@ -10,7 +10,7 @@ from simulation.corpus import read_corpus
 from simulation.faults import Fault, Faults
 from simulation.hunt import LOG as PLANTED
 from simulation.hunt import SEEDS_PER_BUG, Hunt, table
-from simulation.planted_control import BUGS
+from simulation.planted_bounds import BUGS
 from simulation.reports import commit, report
 from simulation.totals import Totals, entry
 

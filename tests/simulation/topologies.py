@@ -292,6 +292,11 @@ class Letters(Worked, Bolt):
         self.desk.letter_arrived(tup["message_id"])
 
 
+def emits(component: object) -> int:
+    """How many tuples it emits on a stream for each that it executes, or each row, at most."""
+    return 2 if isinstance(component, Split) else 1
+
+
 class Load:
     """A topology and what must come of it. `rows` by spout component; `ticks` by component."""
 
@@ -398,6 +403,15 @@ class Load:
                     reached.add(name)
                     grown = True
         return reached - set(self.rows)
+
+    def most(self, name: str) -> int:
+        """How often this component executes a row for one emit of it at most."""
+        if name in self.rows:
+            return 1
+        return sum(
+            self.most(source) * emits(self.made[source]) * (len(self.tasks[name]) if grouping == "all" else 1)
+            for source, _, grouping in self.inputs[name]
+        )
 
     def _passes(self, name: str, row: int) -> bool:
         made = self.made[name]

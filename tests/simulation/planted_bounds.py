@@ -1,0 +1,75 @@
+"""Bugs planted in what must stay small, and in how often a row may come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rainband.acker.ledger import Ledger
+from rainband.groupings.choosers import Shuffle
+from rainband.nimbus.service import Service
+from rainband.worker.reliable import ReliableBook
+from rainband.worker.routes import Target
+from rainband.worker.transfer import Inbound
+from simulation.hosts import Supervisor
+from simulation.planted import CALM, SPREAD, bug, faulty, put
+from simulation.planted_control import BUGS
+
+__all__ = ["BUGS"]
+
+
+@bug(faulty("kill_worker", "kill_host", every_s=0.4), ackers=2, timeout_s=3.0, safety_s=12.0)
+def ackers_never_forget() -> None:
+    put(Ledger, "rotate", lambda self: 0)
+
+
+@bug(SPREAD, CALM, credit=8, bolts=5, rate=200.0, pass_s=0.01)
+def nobody_is_told_that_a_target_is_full() -> None:
+    put(Target, "set_full", lambda self, full: None)
+
+
+@bug(faulty("slow_worker", "stop_worker"), credit=1, pending=1000, rate=200.0, bolts=2)
+def what_all_targets_have_no_room_for_goes_round() -> None:
+    real = Shuffle._pass_over
+
+    def pass_over(self: Shuffle, index: int) -> int:
+        self.newest = index
+        return real(self, index)
+
+    put(Shuffle, "_pass_over", pass_over)
+
+
+@bug(faulty("kill_worker"), stale_frames=False)
+def tuples_are_dropped_uncounted_after_a_death() -> None:
+    real = Inbound.run
+
+    def run(self: Inbound, sender: str, parts: Any) -> None:
+        if self.received != 5:
+            real(self, sender, parts)
+        self.received += self.received == 5
+
+    put(Inbound, "run", run)
+
+
+@bug(CALM)
+def nimbus_spins() -> None:
+    put(Service, "_wait_s", lambda self, now: 0.0)
+
+
+@bug(CALM)
+def supervisors_spin() -> None:
+    put(Supervisor, "_next", lambda self, now: now + 0.005)
+
+
+@bug(faulty("kill_worker", "cut"), loss=0.02)
+def rows_that_were_acked_come_again() -> None:
+    real = ReliableBook.acked
+    seen: set[object] = set()
+
+    def acked(self: ReliableBook, message_id: object) -> None:
+        if message_id in seen or message_id not in self.rows:
+            real(self, message_id)
+        else:
+            seen.add(message_id)
+            self.lost(message_id, 0.0)
+
+    put(ReliableBook, "acked", acked)
