@@ -27,7 +27,10 @@ def nobody_is_told_that_a_target_is_full() -> None:
     put(Target, "set_full", lambda self, full: None)
 
 
-@bug(faulty("slow_worker", "stop_worker"), credit=1, pending=1000, rate=200.0, bolts=2)
+@bug(
+    faulty("kill_worker", "slow_worker", every_s=0.4), supervisors=2, slots=2, workers=3, bolts=2, credit=1, rate=200.0,
+    roots=300, safety_s=6.0, spawn_s=1.5, topologies=1,
+)  # fmt: skip
 def what_all_targets_have_no_room_for_goes_round() -> None:
     real = Shuffle._pass_over
 
