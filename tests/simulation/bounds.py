@@ -29,6 +29,7 @@ class Bounds:
     def __init__(self, world: World) -> None:
         self.world = world
         self.entries: dict[tuple[int, int, int], tuple[Entry, int, float]] = {}
+        self.doubles: dict[tuple[str, int], float] = {}
 
     # While it goes on
 
@@ -59,6 +60,23 @@ class Bounds:
                 self._look_at_ledgers(process, entries)
                 self._look_at_queues(process, process.desk)
         self.entries = entries
+        if self.world.phase == "heal":
+            self._look_at_doubles()
+
+    def _look_at_doubles(self) -> None:
+        """A4 where nothing is cut off any more: two workers have the same task for a lease at most.
+
+        While they are cut off there is no such bound: workers run on without Nimbus, and their peers fence them.
+        """
+        world = self.world
+        having: Counter[tuple[str, int]] = Counter()
+        for process in world.processes():
+            if process.worker is not None:
+                having.update((process.topology_id, task) for task in process.worker.wiring.tasks)
+        self.doubles = {key: self.doubles.get(key, world.time) for key, count in having.items() if count > 1}
+        for (topology_id, task), since in self.doubles.items():
+            if world.time > since + world.options.lease_s + LOOK_S:
+                world.wrong("A4", f"two workers have had task {task} of {topology_id} since {since:.2f}")
 
     def _look_at_ledgers(
         self, process: WorkerProcess, entries: dict[tuple[int, int, int], tuple[Entry, int, float]]

@@ -153,6 +153,15 @@ class Faults(ControlFaults):
             supervisor.set_stopped(True)
             self._later(fault, supervisor.set_stopped, False)
 
+    def _stop_host(self, fault: Fault) -> None:
+        """A machine that is suspended: nothing on it runs, and its clocks go on."""
+        host = self._host(fault.number)
+        stopped = [process for process in host.processes.values() if not process.stopped]
+        for process in stopped:
+            process.set_stopped(True)
+            self._later(fault, process.set_stopped, False)
+        self._stop_supervisor(fault)
+
     def _kill_host(self, fault: Fault) -> None:
         host = self._host(fault.number)
         if host.powered:

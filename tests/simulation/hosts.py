@@ -36,7 +36,16 @@ GONE_RETRY_S = 0.05
 UNANSWERED_S = 4.0
 LOCALIZE_S = 0.05
 SEE_END_S = 0.001
+LEASE_MARGIN = 0.1
 HELD = cast(Any, "held")
+
+
+def lease_end(sent_at: float, lease_s: float) -> float:
+    """When an exclusive worker must have ended, by the clock of its host, that Nimbus confirmed at `sent_at` at latest.
+
+    Nimbus cannot have heard the heartbeat before it was sent. Its clock may be faster.
+    """
+    return sent_at + lease_s - LEASE_MARGIN * lease_s
 
 
 class Host:
@@ -51,6 +60,7 @@ class Host:
         self.powered = True
         self.memory = Memory(name, "token", ports)
         self.homes: dict[str, Assignment | None] = {}
+        self.lease_until = float("-inf")
         self.positions: dict[str, MemoryPositions] = {}
         self.saved_positions: dict[str, MemoryPositions] = {}
         self.processes: dict[int, WorkerProcess] = {}
@@ -126,6 +136,8 @@ class SimStation(Station):
         machine = self.shop.machine
         if machine.homes.get(topology) is None:
             return slot.StartFailed("its home is not complete")
+        if machine.world.options.exclusive and not self.shop.leased():
+            return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
         orphan = machine.processes.get(self.port)
         if orphan is not None:
             if self.process is not None:
@@ -182,7 +194,7 @@ class Supervisor:
         self.worker_timeout_s = 8.0
         self.lease_s = options.lease_s
         self.beat_s = BEAT_S
-        self.confirmed_at = float("-inf")
+        self.confirmed_at = self.sent_at = float("-inf")
         self.environment: dict[str, str] = {}
         self.keys_file = None
         self.secrets = None
@@ -264,7 +276,7 @@ class Supervisor:
         return self.world.time
 
     def leased(self) -> bool:
-        return self.clock_now() <= self.confirmed_at + self.lease_s
+        return self.clock_now() < lease_end(self.confirmed_at, self.lease_s)
 
     # Life
 
@@ -382,6 +394,7 @@ class Supervisor:
         if self.busy or not (now >= self.heartbeat_at or (changed and not self.trouble)):
             return
         self.heartbeat_at = now + HEARTBEAT_S
+        self.sent_at = now
         self.busy = True
         self.call += 1
         call = self.call
@@ -414,7 +427,8 @@ class Supervisor:
         self.trouble = bool(orders.refused)
         if orders.refused:
             return
-        self.confirmed_at = now
+        self.confirmed_at = self.sent_at
+        self.machine.lease_until = lease_end(self.sent_at, self.lease_s)
         for digest in reply.lacking:
             self._give(digest)
         for station in self.stations.values():

@@ -207,9 +207,11 @@ class Laws:
             self.wrong("A2", f"{' and '.join(believing)} believe that they lead")
 
     def process_gone(self, process: WorkerProcess, how: Exit) -> None:
-        """A11: without any Nimbus no worker is ended by its own side."""
+        """A11: without any Nimbus no worker is ended by its own side, unless it may never run in two places."""
         world = self.world
-        if world.time < world.faults.silent_since + SILENCE_S or set(world.options.faults) & LOUD:
+        if world.options.exclusive or set(world.options.faults) & LOUD:
+            return
+        if world.time < world.faults.silent_since + SILENCE_S:
             return
         if not how.from_outside:
             silent_s = world.time - world.faults.silent_since

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from random import Random
+from typing import Any
 
 FAULTS = (
     "kill_worker", "stop_worker", "slow_worker", "crash_loop", "kill_supervisor", "stop_supervisor", "kill_host",
@@ -21,7 +22,8 @@ TOGETHER = (
 )  # fmt: skip
 
 
-EDITION = 1
+EDITION = 2
+LATER = ("stop_host",)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Options:
     skew: bool = True
     nimbuses: int = 1
     session_s: float = 6.0
+    exclusive: bool = False
     faults: tuple[str, ...] = ()
 
     @property
@@ -137,5 +140,15 @@ def draw(seed: int, roots: int | None = None, edition: int = EDITION) -> Options
         skew=rng.random() < 0.7,
         nimbuses=nimbuses,
         session_s=rng.choice((4.0, 6.0, 9.0)),
-        faults=kinds,
+        **({"faults": kinds} if edition < 2 else draw_more(Random(f"options 2 {seed}"), kinds)),
     )
+
+
+def draw_more(rng: Random, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """What editions from the second on draw besides."""
+    return {"exclusive": rng.random() < 0.2, "faults": faults_of(rng, kinds)}
+
+
+def faults_of(rng: Random, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """`kinds` and some of those that are known from the second edition on."""
+    return tuple(sorted({*kinds, *(kind for kind in LATER if kinds and rng.random() < 0.15)}))

@@ -102,6 +102,7 @@ class Oracle:
         self.emitted: dict[tuple[int, int, int], int] = {}
         self.failed: dict[tuple[int, int, int], int] = {}
         self.executed: dict[int, set[str]] = {}
+        self.lives: dict[int, dict[int, float]] = {}
         self.times: dict[tuple[int, str], int] = {}
         self.most = {name: load.most(name) for name in load.inputs}
         self.executions = 0
@@ -193,6 +194,19 @@ class Oracle:
         return kind != "local_or_shuffle" or got[0] in local or not any(task in local for task in ids)
 
     # Executions
+
+    def called(self, task: int, life: int, now: float) -> None:
+        """A4: user code of a task of an exclusive topology runs now. Once a life of it began no other goes on.
+
+        What is promised is that who is cut off stops before others begin. A rebalance moves tasks between workers that
+        are all well: each is told by itself, and one that is cut off meanwhile has until its lease ends.
+        """
+        lives = self.lives.setdefault(task, {})
+        began = lives.setdefault(life, now)
+        newest = max(lives.values())
+        longest_s = self.options.lease_s if "rebalance" in self.options.faults else 0.0
+        if began < newest < now - longest_s:
+            self.wrong("A4", f"task {task} is exclusive, and runs {now - newest:.2f} s after another life of it began")
 
     def begins(
         self, uid: int, task: int, incarnation: int, now: float, gave_up: Callable[[Emission], bool]

@@ -7,14 +7,22 @@ from typing import Any
 from rainband.acker.ledger import Ledger
 from rainband.groupings.choosers import Shuffle
 from rainband.nimbus.service import Service
+from rainband.records import HeartbeatReply
 from rainband.worker.reliable import ReliableBook
 from rainband.worker.routes import Target
 from rainband.worker.transfer import Inbound
+from simulation import hosts
 from simulation.hosts import Supervisor
 from simulation.planted import CALM, SPREAD, bug, faulty, put
 from simulation.planted_control import BUGS
+from simulation.processes import WorkerProcess
 
 __all__ = ["BUGS"]
+
+LEASED = faulty("delays", "isolate", "stop_host", every_s=0.5) | {
+    "exclusive": True, "supervisors": 3, "slots": 2, "workers": 3, "bolts": 4, "lease_s": 5.0, "spawn_s": 0.1,
+    "safety_s": 14.0, "credit": 4096, "rate": 30.0, "roots": 300, "topologies": 1,
+}  # fmt: skip
 
 
 @bug(faulty("kill_worker", "kill_host", every_s=0.4), ackers=2, timeout_s=3.0, safety_s=12.0)
@@ -51,6 +59,32 @@ def tuples_are_dropped_uncounted_after_a_death() -> None:
         self.received += self.received == 5
 
     put(Inbound, "run", run)
+
+
+@bug(LEASED)
+def leases_count_from_the_answer() -> None:
+    real = Supervisor._answered
+
+    def answered(self: Supervisor, reply: HeartbeatReply, now: float) -> None:
+        self.sent_at = now
+        real(self, reply, now)
+
+    put(Supervisor, "_answered", answered)
+    put(hosts, "LEASE_MARGIN", 0.0)
+
+
+@bug(LEASED)
+def who_stood_still_works_on_before_it_looks_at_its_lease() -> None:
+    real = WorkerProcess.run
+
+    def run(self: WorkerProcess) -> None:
+        until, self.host.lease_until = self.host.lease_until, float("inf")
+        real(self)
+        self.host.lease_until = until
+        if self.alive and self.host.clock.now() >= until:
+            self.end(0, "not confirmed, and exclusive")
+
+    put(WorkerProcess, "run", run)
 
 
 @bug(CALM)

@@ -1,7 +1,7 @@
 """The process table: worker processes that can be killed, stopped and slowed, each a Worker in a shell of its own.
 
 The shell does what rainband.worker.process does: beats, obeying the supervisor, draining when told to stop, asking
-before going on after a gap longer than the lease.
+before going on after a gap longer than the lease, ending at the end of its lease when its topology is exclusive.
 """
 
 from __future__ import annotations
@@ -166,6 +166,9 @@ class WorkerProcess:
             return
         if now - self.passed_at > LEASE_S:
             self._ask(now)
+            return
+        if self.world.options.exclusive and now >= self.host.lease_until:
+            self.end(0, "not confirmed, and exclusive")
             return
         self.passed_at = now
         before = worker.state

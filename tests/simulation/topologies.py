@@ -323,6 +323,8 @@ class Load:
             "topology.max.spout.pending": options.pending,
             "topology.spout.wait.ms": options.wait_ms,
         }
+        if options.exclusive:
+            config["topology.exclusive"] = True
         if options.ackers >= 0:
             config["topology.acker.executors"] = options.ackers
         builder = TopologyBuilder(self.name, config)
