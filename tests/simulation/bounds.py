@@ -21,6 +21,7 @@ LOOK_S = 0.5
 REST_S = 2.0
 SLOWEST_PASS_S = 1.1
 EVENTS_PER_S = 50.0
+Known = tuple[int, int, int]
 
 
 class Bounds:
@@ -28,7 +29,7 @@ class Bounds:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.entries: dict[tuple[int, int, int], tuple[Entry, int, float]] = {}
+        self.entries: dict[Known, tuple[Entry, int, float]] = {}
         self.doubles: dict[tuple[str, int], float] = {}
 
     # While it goes on
@@ -54,7 +55,7 @@ class Bounds:
     def look(self) -> None:
         """Again every LOOK_S: what waits in workers, and for how long their ledgers have known what they know."""
         self.world.after(LOOK_S, self.look)
-        entries: dict[tuple[int, int, int], tuple[Entry, int, float]] = {}
+        entries: dict[Known, tuple[Entry, int, float]] = {}
         for process in self.world.processes():
             if process.worker is not None and process.desk is not None:
                 self._look_at_ledgers(process, entries)
@@ -79,7 +80,7 @@ class Bounds:
                 world.wrong("A4", f"two workers have had task {task} of {topology_id} since {since:.2f}")
 
     def _look_at_ledgers(
-        self, process: WorkerProcess, entries: dict[tuple[int, int, int], tuple[Entry, int, float]]
+        self, process: WorkerProcess, entries: dict[Known, tuple[Entry, int, float]]
     ) -> None:
         """D8: what an acker knows is gone 3T after it was new or touched; time that it did not run does not count."""
         assert process.worker is not None
@@ -89,13 +90,13 @@ class Bounds:
         for task, ledger in process.worker.books.ledgers.items():
             for bucket, known in enumerate(ledger.buckets):
                 for root, entry in known.items():
-                    was = self.entries.get((process.pid, task, root))
+                    was = self.entries.get((process.incarnation, task, root))
                     since = ran_s
                     if was is None and root not in process.desk.oracle.roots:
                         self.world.wrong("D8", f"acker {task} has an entry for {root:#x}, which nobody emitted")
                     elif was is not None and was[0] is entry and bucket >= was[1]:
                         since = was[2]
-                    entries[process.pid, task, root] = (entry, bucket, since)
+                    entries[process.incarnation, task, root] = (entry, bucket, since)
                     if ran_s > since + longest_s:
                         self.world.wrong("D8", f"acker {task} has known {root:#x} for {ran_s - since:.1f} s")
 
@@ -158,7 +159,7 @@ class Bounds:
     def _turns(self) -> dict[str, int]:
         """How often each process has looked at the world so far."""
         world = self.world
-        turns = {f"worker {process.address} ({process.pid})": process.passes for process in world.processes()}
+        turns = {f"worker {process.address} ({process.incarnation})": process.passes for process in world.processes()}
         turns |= {f"nimbus {nimbus.number}": nimbus.turns for nimbus in world.living_nimbuses()}
         for host in world.hosts:
             if host.supervisor is not None:

@@ -207,7 +207,7 @@ class ActorClock:
         return self.process.local(self.process.world.time + self.spent_s)
 
     def wall(self) -> float:
-        return self.process.world.time + self.spent_s
+        return self.process.world.wall(self.process.address) + self.spent_s
 
     def spend(self, seconds: float) -> None:
         self.spent_s += max(0.0, seconds)

@@ -80,6 +80,8 @@ class Faults(ControlFaults):
         world = self.world
         world.wires.heal()
         world.disk.full = False
+        for machine in range(world.options.nimbuses):
+            self._set_failing(machine, False)
         for process in world.processes():
             process.pass_s = world.options.pass_s
             if process.stopped:
@@ -167,6 +169,25 @@ class Faults(ControlFaults):
         if host.powered:
             host.power_off()
             self._later(fault, host.power_on)
+
+    def _jump_clock(self, fault: Fault) -> None:
+        """A clock on the wall jumps forward by up to two hours, and back."""
+        place = self._place(fault.number)
+        self.world.walls[place] = 0.0 if self.world.options.steady else 7200.0 * fault.size
+        self._later(fault, self.world.walls.__setitem__, place, 0.0)
+
+    def _disk_error(self, fault: Fault) -> None:
+        """The disk of one Nimbus takes nothing and gives nothing: an input/output error each time."""
+        self._struck(fault)
+        machine = fault.number % len(self.world.blobs)
+        self._set_failing(machine, True)
+        self._later(fault, self._set_failing, machine, False)
+
+    def _set_failing(self, machine: int, failing: bool) -> None:
+        failing = failing and not self.healed
+        self.world.blobs[machine].failing = failing
+        if self.world.ensemble is None:
+            self.world.disk.failing = failing
 
     def _disk_full(self, fault: Fault) -> None:
         self.world.disk.full = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,13 +57,15 @@ class Host:
         self.name = name
         self.address = address
         self.ports = ports
-        self.clock = HostClock(world, offset)
+        self.clock = HostClock(world, address, offset)
         self.powered = True
         self.memory = Memory(name, "token", ports)
         self.homes: dict[str, Assignment | None] = {}
         self.lease_until = float("-inf")
         self.positions: dict[str, MemoryPositions] = {}
         self.saved_positions: dict[str, MemoryPositions] = {}
+        self.saved_homes: set[str] = set()
+        self.saved_memory = msgspec.json.encode(self.memory)
         self.processes: dict[int, WorkerProcess] = {}
         self.supervisor: Supervisor | None = None
 
@@ -72,6 +75,7 @@ class Host:
     def sync(self) -> None:
         """What the system writes to the disk now and then; a power cut loses what came after."""
         self.saved_positions = copy.deepcopy(self.positions)
+        self.saved_homes = set(self.homes)
 
     def start_supervisor(self) -> None:
         if self.powered and self.supervisor is None:
@@ -82,15 +86,22 @@ class Host:
         if self.supervisor is not None:
             self.supervisor.running = False
             self.supervisor = None
+            if self.world.options.edition >= 2:
+                self.memory = msgspec.json.decode(self.saved_memory, type=Memory)
             self.world.note(f"supervisor {self.name} killed")
 
     def power_off(self) -> None:
-        """Everything on it is gone at once; positions not yet on the disk are lost."""
+        """Everything on it is gone at once; positions and homes not yet on the disk are lost.
+
+        What a supervisor remembers and assignments are synced when they are written.
+        """
         self.powered = False
         self.kill_supervisor()
         for process in list(self.processes.values()):
             process.kill(from_outside=True)
         self.positions = copy.deepcopy(self.saved_positions)
+        if self.world.options.edition >= 2:
+            self.homes = {name: home for name, home in self.homes.items() if name in self.saved_homes}
         self.world.note(f"host {self.name} off")
 
     def power_on(self) -> None:
@@ -101,11 +112,18 @@ class Host:
         """A process begins. One process per port is all that an operating system allows."""
         if port in self.processes:
             self.world.wrong("A4", f"a second process is started on {self.name}:{port}")
-        process = WorkerProcess(self, port, topology_id, self.world.next_pid())
+        process = WorkerProcess(self, port, topology_id, self._free_pid())
         self.processes[port] = process
         self.world.after(self.world.options.spawn_s, process.boot)
         self.world.note(f"spawn {self.name}:{port} {topology_id}")
         return process
+
+    def _free_pid(self) -> int:
+        """A new one; from the second edition on the lowest that is free, so that it was another's a moment ago."""
+        if self.world.options.edition < 2:
+            return self.world.next_pid()
+        taken = {process.pid for process in self.processes.values()}
+        return next(pid for pid in count(100) if pid not in taken)
 
     def process_gone(self, process: WorkerProcess) -> None:
         if self.processes.get(process.port) is process:
@@ -270,10 +288,11 @@ class Supervisor:
         """Nobody asks for stacks here."""
 
     def remember(self) -> None:
-        """The memory is the host's already."""
+        """Write the memory down, synced."""
+        self.machine.saved_memory = msgspec.json.encode(self.disk.memory)
 
     def wall(self) -> float:
-        return self.world.time
+        return self.machine.clock.wall()
 
     def leased(self) -> bool:
         return self.clock_now() < lease_end(self.confirmed_at, self.lease_s)
@@ -335,7 +354,7 @@ class Supervisor:
         ended, self.ended = self.ended, []
         for process in ended:
             station = self.stations[process.port]
-            if station.process is not None and station.process.pid == process.pid:
+            if station.process is not None and cast(Handle, station.process).process is process:
                 station.process_ended(now)
         replies, self.replies = self.replies, []
         for call, reply in replies:
@@ -433,9 +452,12 @@ class Supervisor:
             self._give(digest)
         for station in self.stations.values():
             station.told()
+        before = (memory.cluster_id, memory.epoch)
         memory.cluster_id, memory.epoch = reply.cluster_id, reply.epoch
         if orders.newer or orders.dropped:
             self._take_orders(orders, now)
+        elif before != (memory.cluster_id, memory.epoch):
+            self.remember()
 
     def _give(self, digest: str) -> None:
         """Send Nimbus a bundle that it has lost."""
@@ -461,6 +483,7 @@ class Supervisor:
             del memory.assignments[topology_id]
             if topology_id in self.machine.homes:
                 self.machine.homes[topology_id] = None
+        self.remember()
         self._assign(now)
         self.heartbeat_at = now
 

@@ -12,6 +12,7 @@ from simulation.faults import draw_faults
 from simulation.options import draw
 from simulation.planted_bounds import BUGS
 from simulation.shrink import law_of
+from simulation.twice import steady
 from simulation.world import Outcome, run
 
 LOG = Path(__file__).resolve().parent / "planted.log"
@@ -37,7 +38,7 @@ class Hunt:
 def run_in_swarm(name: str, seed: int) -> Outcome:
     """A seed with the options of a planted bug's swarm."""
     options = replace(draw(seed), **BUGS[name].swarm)
-    return run(options, draw_faults(options))
+    return steady(run(options, draw_faults(options)))
 
 
 def hunt(job: tuple[str, int]) -> Hunt:

@@ -23,12 +23,16 @@ TOGETHER = (
 
 
 EDITION = 2
-LATER = ("stop_host",)
+NAMING_BOLTS = 2  # what Load adds to some topologies
+LATER = ("stop_host", "jump_clock", "disk_error")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Durations in virtual seconds, chances from 0 to 1. `faults` are the kinds this seed draws from."""
+    """Durations in virtual seconds, chances from 0 to 1. `faults` are the kinds this seed draws from.
+
+    `id_bits`: so few that ids of edges collide. `steady`: clocks on the wall do not jump although faults say so.
+    """
 
     seed: int
     edition: int = 1
@@ -60,6 +64,8 @@ class Options:
     nimbuses: int = 1
     session_s: float = 6.0
     exclusive: bool = False
+    id_bits: int = 62
+    steady: bool = False
     faults: tuple[str, ...] = ()
 
     @property
@@ -106,7 +112,8 @@ def draw(seed: int, roots: int | None = None, edition: int = EDITION) -> Options
     pending = rng.choice((1, 4, 16, 100, 1000))
     credit = rng.choice((1, 2, 3, 8, 64, 4096))
     bolts = rng.choice((1, 2, 2, 3, 3, 4, 5, 6))
-    tight = credit <= 8 and bolts > (2 if credit <= 2 else 3)
+    longest = bolts if edition < 2 else bolts + NAMING_BOLTS
+    tight = credit <= 8 and longest > (2 if credit <= 2 else 3)
     delays_s = (0.0005, 0.002) if tight else (0.0005, 0.002, 0.01, 0.04)
     passes_s = (0.002, 0.005) if tight else (0.002, 0.005, 0.01)
     wanted = roots if roots is not None else rng.choice((60, 120, 200, 300) if pending > 1 else (30, 60))
@@ -146,7 +153,11 @@ def draw(seed: int, roots: int | None = None, edition: int = EDITION) -> Options
 
 def draw_more(rng: Random, kinds: tuple[str, ...]) -> dict[str, Any]:
     """What editions from the second on draw besides."""
-    return {"exclusive": rng.random() < 0.2, "faults": faults_of(rng, kinds)}
+    return {
+        "exclusive": rng.random() < 0.2,
+        "faults": faults_of(rng, kinds),
+        "id_bits": 8 if rng.random() < 0.01 else 62,
+    }
 
 
 def faults_of(rng: Random, kinds: tuple[str, ...]) -> tuple[str, ...]:

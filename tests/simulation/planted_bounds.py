@@ -87,6 +87,16 @@ def who_stood_still_works_on_before_it_looks_at_its_lease() -> None:
     put(WorkerProcess, "run", run)
 
 
+@bug(faulty("jump_clock"))
+def control_code_reads_the_clock_on_the_wall() -> None:
+    real = Service.turn
+
+    def turn(self: Service, requests: Any, now: float, late_s: float) -> None:
+        real(self, requests, now + self.clock.wall() % 7200.0, late_s)
+
+    put(Service, "turn", turn)
+
+
 @bug(CALM)
 def nimbus_spins() -> None:
     put(Service, "_wait_s", lambda self, now: 0.0)

@@ -14,6 +14,7 @@ import msgspec
 from rainband.messaging.control import NEVER_RAN_CODE, Assign, Beat, Gone, Hello, Stop, ToWorker
 from rainband.records import Assignment, Slot, WorkerState
 from rainband.supervisor.processes import Exit, Identity
+from rainband.worker.routes import EdgeIds
 from rainband.worker.worker import Worker
 from simulation.desk import Desk
 from simulation.wires import WireNetwork
@@ -35,15 +36,26 @@ NEVER = float("inf")
 class HostClock:
     """The clock of one host: virtual time with an offset of its own."""
 
-    def __init__(self, world: World, offset: float) -> None:
+    def __init__(self, world: World, address: str, offset: float) -> None:
         self.world = world
+        self.address = address
         self.offset = offset
 
     def now(self) -> float:
         return self.world.time + self.offset
 
     def wall(self) -> float:
-        return self.world.time
+        return self.world.wall(self.address)
+
+
+class NarrowIds(EdgeIds):
+    """Ids of 8 bits: they collide all the time."""
+
+    def again(self, state: int) -> EdgeIds:
+        return NarrowIds(state)
+
+    def next(self) -> int:
+        return super().next() & 0xFF or 1
 
 
 class WorkerProcess:
@@ -56,7 +68,7 @@ class WorkerProcess:
         self.port = port
         self.topology_id = topology_id
         self.pid = pid
-        self.identity = Identity(pid, pid, host.name)
+        self.identity = Identity(pid, int(1000 * self.world.time), host.name)
         self.address = f"{host.address}:{port}"
         self.incarnation = self.world.draw_id()
         self.worker: Worker | None = None
@@ -147,6 +159,8 @@ class WorkerProcess:
             pid=self.pid,
         )  # fmt: skip
         self.desk.worker = self.worker
+        if self.world.options.id_bits < 62:
+            self.worker.agenda.ids = NarrowIds(self.worker.agenda.ids.state)
         self.booted_at = self.placed_at = self.world.time
         self.passed_at = self.host.clock.now()
         self.beat(self.passed_at)

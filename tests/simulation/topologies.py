@@ -333,6 +333,8 @@ class Load:
         before = list(self.rows)
         for index in range(options.bolts):
             before.append(self._add_bolt(builder, f"b{index}", before, last=index == options.bolts - 1))
+        if options.edition >= 2 and Random(f"direct {options.seed} {number}").random() < 0.25:
+            self._add_direct(builder, before[-2 % len(before)])
         if self.reliable and rng.random() < 0.6:
             self.letters = "letters"
             declarer = builder.set_bolt("letters", Letters())
@@ -386,6 +388,15 @@ class Load:
             else:
                 getattr(declarer, f"{grouping}_grouping")(source)
         return name
+
+    def _add_direct(self, builder: TopologyBuilder, source: str) -> None:
+        """Two more: one that names the tasks of the other, which also gets a stream of the plain kind from it."""
+        sender, receiver = Direct("named"), Sink()
+        builder.set_bolt("naming", sender, 2).shuffle_grouping(source)
+        builder.set_bolt("named", receiver, 3).direct_grouping("naming", stream="to").shuffle_grouping("naming")
+        self.made |= {"naming": sender, "named": receiver}
+        self.inputs["naming"] = [(source, "default", "shuffle")]
+        self.inputs["named"] = [("naming", "to", "direct"), ("naming", "default", "shuffle")]
 
     def all_rows(self) -> list[int]:
         return [row for rows in self.rows.values() for row in rows]
