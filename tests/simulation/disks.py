@@ -93,7 +93,7 @@ class SimBlobs(MemoryBlobs):
         super().__init__()
         self.durable: dict[str, bytes] = {}
         self.wiped_at = float("-inf")
-        self.failing = False
+        self.failing = self.flipping = False
 
     def _check(self) -> None:
         if self.failing:
@@ -101,7 +101,10 @@ class SimBlobs(MemoryBlobs):
 
     def read(self, digest: str, offset: int, length: int) -> tuple[bytes, int]:
         self._check()
-        return super().read(digest, offset, length)
+        data, whole = super().read(digest, offset, length)
+        if self.flipping and data:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        return data, whole
 
     def add_piece(self, digest: str, offset: int, data: bytes, done: bool, now: float) -> None:
         self._check()

@@ -81,7 +81,7 @@ class Faults(ControlFaults):
         world.wires.heal()
         world.disk.full = False
         for machine in range(world.options.nimbuses):
-            self._set_failing(machine, False)
+            self._set_failing(machine, False, False)
         for process in world.processes():
             process.pass_s = world.options.pass_s
             if process.stopped:
@@ -177,17 +177,17 @@ class Faults(ControlFaults):
         self._later(fault, self.world.walls.__setitem__, place, 0.0)
 
     def _disk_error(self, fault: Fault) -> None:
-        """The disk of one Nimbus takes nothing and gives nothing: an input/output error each time."""
+        """The disk of one Nimbus: an input/output error each time, or bundles are read with a bit flipped."""
         self._struck(fault)
         machine = fault.number % len(self.world.blobs)
-        self._set_failing(machine, True)
-        self._later(fault, self._set_failing, machine, False)
+        self._set_failing(machine, fault.size < 0.5, fault.size >= 0.5)
+        self._later(fault, self._set_failing, machine, False, False)
 
-    def _set_failing(self, machine: int, failing: bool) -> None:
-        failing = failing and not self.healed
-        self.world.blobs[machine].failing = failing
+    def _set_failing(self, machine: int, failing: bool, flipping: bool) -> None:
+        blobs = self.world.blobs[machine]
+        blobs.failing, blobs.flipping = failing and not self.healed, flipping and not self.healed
         if self.world.ensemble is None:
-            self.world.disk.failing = failing
+            self.world.disk.failing = blobs.failing
 
     def _disk_full(self, fault: Fault) -> None:
         self.world.disk.full = True
