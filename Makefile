@@ -6,7 +6,7 @@
 # make recovery       how long a death is felt: KILLS=30
 # make simulate       many seeds of the simulated cluster under faults: SEEDS=5000 FIRST=1; adds a line to seeds.log
 # make simulate-speed how many virtual seconds per second, under load
-# make simulate-bugs  is each bug that is planted on purpose found by the simulation?
+# make simulate-bugs  is each bug that is planted on purpose found by the simulation? Writes planted.log
 # Needs Python 3.11 or later. A C compiler makes rainband faster and is not required.
 
 .DEFAULT_GOAL := help
@@ -91,7 +91,7 @@ simulate-speed: .venv/tools $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation --speed
 
 simulate-bugs: .venv/tools $(INSTALLED)
-	PYTHONPATH=. $(BIN)/python -m tests.simulation --bugs
+	PYTHONPATH=. $(BIN)/python -m tests.simulation --bugs --log
 
 # Storm is built by Maven and runs on Java 17; the other peers come into environments of their own under .bench.
 bench-peers: $(INSTALLED)

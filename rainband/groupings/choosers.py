@@ -71,13 +71,24 @@ class Chooser:
 
 
 class Shuffle(Chooser):
-    """Round robin over a random permutation of `targets` (all n by default), passing over blocked ones."""
+    """Round robin over a random permutation of `targets` (all n by default), passing over blocked ones.
+
+    When all are blocked, the rest of what a call emits goes to the one that was blocked last: it had room a moment ago.
+    In turn, one that stands still would get a share of whatever the others make room for, and its queue would grow on.
+    """
 
     def __init__(self, n: int, seed: int, targets: Sequence[int] = ()) -> None:
         Chooser.__init__(self, n)
         self.order: list[int] = permutation(list(targets) if targets else list(range(n)), seed)
         self.size: i64 = len(self.order)
         self.next: i64 = 0
+        self.newest = self.order[0]
+
+    def set_blocked(self, index: int, blocked: bool) -> None:
+        """Mark one target as blocked or not; repeating it changes nothing."""
+        if blocked and not self.blocked[index] and index in self.order:
+            self.newest = index
+        Chooser.set_blocked(self, index, blocked)
 
     def choose(self, values: tuple[object, ...]) -> int:
         at = self.next
@@ -89,7 +100,7 @@ class Shuffle(Chooser):
         return index
 
     def _pass_over(self, index: int) -> int:
-        """The next target in order that is not blocked; `index` itself when all are."""
+        """The next target in order that is not blocked; the one blocked last when all are."""
         at = self.next
         for _ in range(self.size - 1):
             other = self.order[at]
@@ -99,7 +110,7 @@ class Shuffle(Chooser):
             if not self.blocked[other]:
                 self.next = at
                 return other
-        return index
+        return self.newest
 
 
 class LocalOrShuffle(Shuffle):
@@ -117,6 +128,8 @@ class LocalOrShuffle(Shuffle):
         self.order = permutation(list(local) if local else list(range(self.n)), self.seed)
         self.size = len(self.order)
         self.next = 0
+        if self.newest not in self.order:
+            self.newest = self.order[0]
 
 
 class Keyed(Chooser):

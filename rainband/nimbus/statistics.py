@@ -64,6 +64,8 @@ class Tally:
         self._heard: dict[Slot, Heard] = {}
         self._retired: dict[Slot, int] = {}
         self._left: dict[Slot, Left] = {}
+        self._displaced: dict[Slot, WorkerBeat] = {}
+        self._again: set[Slot] = set()
         self._tasks: dict[int, TaskCount] = {}
         self._counters: Counter[str] = Counter()
         self._restarts = 0
@@ -76,12 +78,22 @@ class Tally:
         self._quiet = False
 
     def hear(self, slot: Slot, beat: WorkerBeat) -> None:
-        """A beat from a slot of the assignment."""
+        """A beat from a slot of the assignment.
+
+        A late word of a process that was replaced is not believed. When it speaks again, with no word of the other in
+        between, it was the other's that came late.
+        """
         left = self._left.pop(slot, None)
-        if self._retired.get(slot) == beat.incarnation:
-            if left is None:
-                return
+        if self._retired.get(slot) != beat.incarnation:
+            self._again.discard(slot)
+        elif left is not None:
             self._take_back(slot, left, beat)
+        elif slot in self._again and slot in self._displaced:
+            self._replaced[slot] -= 1
+            self._take_back(slot, Left(self._displaced[slot], 0), beat)
+        else:
+            self._again.add(slot)
+            return
         self._remember(beat.errors)
         beat = msgspec.structs.replace(beat, errors=())
         last = self._heard.get(slot)
@@ -95,6 +107,7 @@ class Tally:
             elif last.beat.incarnation != beat.incarnation:
                 self._fold(slot)
                 self._replaced[slot] += 1
+                self._displaced[slot] = last.beat
             else:
                 staying = {count.task for count in beat.tasks}
                 self._fold_tasks(count for count in last.beat.tasks if count.task not in staying)
@@ -114,6 +127,7 @@ class Tally:
             self._left[slot] = Left(self._heard[slot].beat, restarts)
             self._restarts += restarts
             del self._replaced[slot]
+            self._displaced.pop(slot, None)
             self._fold(slot)
 
     def overdue(self, slots: Iterable[Slot], now: float, launch_s: float) -> list[Slot]:
@@ -239,6 +253,7 @@ class Tally:
     def _take_back(self, slot: Slot, left: Left, beat: WorkerBeat) -> None:
         """The slot came back before its process heard that it was given up: what was folded is in `beat` again."""
         del self._retired[slot]
+        self._again.discard(slot)
         self._restarts -= left.restarts
         self._counters.subtract({name: n for name, n in left.beat.counters.items() if name in self._counters})
         told = {count.task: count for count in beat.tasks}

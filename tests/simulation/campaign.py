@@ -2,33 +2,30 @@
 
     python -m tests.simulation --seed N [--trace] [--shrink]     one seed; its record, and all that happened
     python -m tests.simulation --seeds N [--first N] [--log]     many seeds; the failing ones shrunk
-    python -m tests.simulation --bugs [--only NAME]              is each planted bug found?
+    python -m tests.simulation --bugs [--only NAME] [--log]      is each planted bug found?
     python -m tests.simulation --speed                           virtual seconds per second, under load only
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from multiprocessing import Pool
-from pathlib import Path
 from typing import Any
 
+from simulation.corpus import Known
 from simulation.faults import draw_faults
-from simulation.options import Options, draw
-from simulation.planted_control import BUGS
-from simulation.shrink import Shrinker
+from simulation.hunt import check_the_checker
+from simulation.options import EDITION, Options, draw
+from simulation.planted_bounds import BUGS
+from simulation.reports import commit, describe, report
+from simulation.totals import LOG, Totals, entry
+from simulation.twice import again, steady
 from simulation.world import START_S, Outcome, World, run
 
-LOG = Path(__file__).resolve().parent / "seeds.log"
-ROOT = Path(__file__).resolve().parent.parent.parent
-SEEDS_PER_BUG = 200
 TWICE_EVERY = 100
 SHRUNK_MAX = 5
 SPEED_SEEDS = 8
@@ -36,70 +33,23 @@ SPEED: dict[str, Any] = {"supervisors": 3, "slots": 2, "workers": 6, "bolts": 2,
 BUSY_FROM_S, BUSY_TO_S = 2.0, 22.0
 
 
-@dataclass
-class Totals:
-    """What a campaign added up to. `twice` are seeds that were run a second time for their hash."""
-
-    seeds: int = 0
-    bad: int = 0
-    roots: int = 0
-    executions: int = 0
-    replays: int = 0
-    twice: int = 0
-    virtual_s: float = 0.0
-    cpu_s: float = 0.0
-
-    def add(self, outcome: Outcome) -> None:
-        self.seeds += 1
-        self.bad += bool(outcome.violation)
-        self.roots += outcome.roots
-        self.executions += outcome.executions
-        self.replays += outcome.replays
-        self.virtual_s += outcome.virtual_s
-        self.cpu_s += outcome.real_s
-
-    def __str__(self) -> str:
-        return (
-            f"{self.seeds} seeds, {self.bad} bad, {self.roots} roots, {self.executions} executions, "
-            f"{self.replays} replays, {self.twice} run twice, {self.virtual_s:.0f} virtual s in {self.cpu_s:.0f} CPU s "
-            f"({self.virtual_s / max(self.cpu_s, 1e-9):.0f} x real time)"
-        )
-
-
-def run_seed(seed: int, roots: int | None = None, trace: bool = False) -> Outcome:
-    """The run that `seed` stands for."""
-    options = draw(seed, roots)
+def run_seed(seed: int, roots: int | None = None, trace: bool = False, edition: int = EDITION) -> Outcome:
+    """The run that `seed` stands for by the rules of `edition`."""
+    options = draw(seed, roots, edition)
     return run(options, draw_faults(options), trace)
 
 
+def run_known(known: Known) -> Outcome:
+    """One of the permanent corpus."""
+    return run_seed(known.seed, edition=known.edition)
+
+
 def run_checked(seed: int) -> tuple[Outcome, bool]:
-    """One of a campaign; every hundredth twice, and its two hashes must be one."""
-    outcome = run_seed(seed)
+    """One of a campaign; every hundredth twice. The second part says whether it was one of those."""
+    outcome = steady(run_seed(seed))
     if seed % TWICE_EVERY:
         return outcome, False
-    again = run_seed(seed)
-    if again.hash != outcome.hash and not outcome.violation:
-        outcome = replace(outcome, violation=f"T0: two runs of one seed differ, {outcome.hash} and {again.hash}")
-    return outcome, True
-
-
-def describe(outcome: Outcome) -> str:
-    lines = [f"seed {outcome.options.seed}: {outcome.violation or 'good'}", f"  {outcome.options.record()}"]
-    lines += [f"  fault {fault}" for fault in outcome.faults]
-    lines.append(
-        f"  hash {outcome.hash} roots {outcome.roots} executions {outcome.executions} replays {outcome.replays} "
-        f"steps {outcome.steps} {outcome.virtual_s:.1f} virtual s in {outcome.real_s:.2f} s"
-    )
-    return "\n".join(lines)
-
-
-def report(outcome: Outcome, shrink: bool) -> str:
-    """A failure for people: as it was, as small as it gets, and how to see it again."""
-    text = describe(outcome)
-    if shrink:
-        small = Shrinker(outcome).shrink()
-        text += f"\nshrunk to {len(small.faults)} of {len(outcome.faults)} faults:\n{describe(small)}"
-    return f"{text}\nreplay: python -m tests.simulation --seed {outcome.options.seed} --trace"
+    return again(outcome), True
 
 
 def campaign(seeds: range, jobs: int) -> Totals:
@@ -110,56 +60,8 @@ def campaign(seeds: range, jobs: int) -> Totals:
             totals.add(outcome)
             totals.twice += twice
             if outcome.violation:
-                print(report(outcome, totals.bad <= SHRUNK_MAX), flush=True)
+                print(report(outcome, len(totals.bad) <= SHRUNK_MAX), flush=True)
     return totals
-
-
-def log_line(totals: Totals, first: int, wall_s: float) -> str:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return f"{day} {commit} seeds {first}..{first + totals.seeds - 1}: {totals}, {wall_s:.0f} s\n"
-
-
-def run_in_swarm(name: str, seed: int) -> Outcome:
-    """A seed with the options of a planted bug's swarm."""
-    options = replace(draw(seed), **BUGS[name].swarm)
-    return run(options, draw_faults(options))
-
-
-def hunt(job: tuple[str, int]) -> tuple[str, int, str]:
-    """(bug, the first seed from the given one on that finds it or 0, the violation): plants it in this process."""
-    name, first = job
-    BUGS[name].plant()
-    for seed in range(first, SEEDS_PER_BUG + 1):
-        outcome = run_in_swarm(name, seed)
-        if outcome.violation:
-            return name, seed, outcome.violation
-    return name, 0, ""
-
-
-def check_the_checker(names: list[str], jobs: int) -> int:
-    """Hunt each planted bug in a process of its own; how many were not found.
-
-    A seed that fails without the bug as well proves nothing: the hunt goes on behind it.
-    """
-    missed = 0
-    begin = time.monotonic()
-    jobs_left = [(name, 1) for name in names]
-    with Pool(jobs, maxtasksperchild=1) as pool:
-        while jobs_left:
-            again: list[tuple[str, int]] = []
-            for name, seed, violation in pool.imap_unordered(hunt, jobs_left, 1):
-                if seed and run_in_swarm(name, seed).violation:
-                    print(f"{name:45} seed {seed} fails without it too", flush=True)
-                    again.append((name, seed + 1))
-                    continue
-                missed += not seed
-                found = f"seed {seed}: {violation.splitlines()[0][:110]}" if seed else "NOT FOUND"
-                print(f"{name:45} {found}", flush=True)
-            jobs_left = again
-    print(f"{len(names) - missed} of {len(names)} planted bugs found in {time.monotonic() - begin:.0f} s")
-    return missed
 
 
 def speed() -> int:
@@ -190,10 +92,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="run this one and print its record")
     parser.add_argument("--seeds", type=int, default=200, help="run so many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument("--edition", type=int, default=EDITION, help="draw a seed as it was drawn then")
     parser.add_argument("--roots", type=int, help="rows of the spouts, instead of what the seed says")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--shrink", action="store_true", help="make a failing seed small")
-    parser.add_argument("--log", action="store_true", help="append the totals to seeds.log")
+    parser.add_argument("--log", action="store_true", help="append the totals to seeds.log, or write planted.log")
     parser.add_argument("--bugs", action="store_true", help="plant bugs and see each found")
     parser.add_argument("--speed", action="store_true", help="measure the speed of the simulation")
     parser.add_argument("--only", help="only this planted bug")
@@ -204,21 +107,23 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def main(words: Sequence[str]) -> int:
     given = parse(words)
     if given.bugs:
-        return check_the_checker([given.only] if given.only else sorted(BUGS), given.jobs)
+        names = [given.only] if given.only else sorted(BUGS)
+        return check_the_checker(names, given.jobs, commit(), given.log)
     if given.speed:
         return speed()
     if given.seed is not None:
-        outcome = run_seed(given.seed, given.roots, given.trace)
+        outcome = run_seed(given.seed, given.roots, given.trace, given.edition)
         for line in outcome.trace:
             print(line)
         print(report(outcome, given.shrink) if outcome.violation else describe(outcome))
         return bool(outcome.violation)
     begin = time.monotonic()
     totals = campaign(range(given.first, given.first + given.seeds), given.jobs)
-    print(totals)
+    told = entry(LOG.read_text(encoding="utf-8"), totals, given.first, time.monotonic() - begin, commit())
+    print(told, end="")
     if given.log:
         with LOG.open("a", encoding="utf-8") as log:
-            log.write(log_line(totals, given.first, time.monotonic() - begin))
+            log.write(told)
     return bool(totals.bad)
 
 

@@ -170,6 +170,7 @@ class NimbusProcess:
         self.dies = ""
         self.inbox: list[tuple[bytes, int, Request]] = []
         self.requests = 0
+        self.turns = 0
         self.heard: dict[str, float] = {}
         self.ports: dict[str, tuple[int, ...]] = {}
         self.paused_s = 0.0
@@ -247,6 +248,7 @@ class NimbusProcess:
 
     def turn(self) -> None:
         """One round of the service."""
+        self.turns += 1
         self.clock.begin()
         now = self.clock.now()
         inbox, self.inbox = self.inbox, []

@@ -21,6 +21,7 @@ from rainband.records import (
 from simulation.history import Operation
 
 if TYPE_CHECKING:
+    from simulation.hosts import Supervisor
     from simulation.world import World
 
 REST_S = 0.2
@@ -37,16 +38,19 @@ class Caller:
         self.source = source
         self.leader = ""
 
-    def ask(self, request: Request, answer: Answer, timeout_s: float) -> None:
-        """Exactly one answer follows, None when there is none in time."""
-        Call(self, request, answer, timeout_s).go("")
+    def ask(self, request: Request, answer: Answer, timeout_s: float, asker: Supervisor | None = None) -> None:
+        """Exactly one answer follows, None when there is none in time; `asker` goes on asking while it lives."""
+        Call(self, request, answer, timeout_s, asker).go("")
 
 
 class Call:
     """One request on its way."""
 
-    def __init__(self, caller: Caller, request: Request, answer: Answer, timeout_s: float) -> None:
+    def __init__(
+        self, caller: Caller, request: Request, answer: Answer, timeout_s: float, asker: Supervisor | None
+    ) -> None:
         self.caller = caller
+        self.asker = asker
         self.world = caller.world
         self.address = self.world.address_of(caller.source)
         self.request = request
@@ -67,9 +71,12 @@ class Call:
 
     def go(self, hint: str) -> None:
         """To the leader as far as known, else to one that was not asked yet."""
-        if self.answer is None:
+        world, asker = self.world, self.asker
+        if self.answer is None or (asker is not None and not asker.running):
             return
-        world = self.world
+        if asker is not None and asker.stopped:
+            world.after(REST_S, self.go, hint)
+            return
         there = [p for p in world.living_nimbuses() if world.wires.passes(self.address, p.address)]
         fresh = [p for p in there if p.address not in self.asked]
         known = [p for p in fresh if p.address == (hint or self.caller.leader)]

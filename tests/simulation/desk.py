@@ -75,8 +75,14 @@ class Desk:
 
     def opened(self, context: TopologyContext) -> None:
         """A task begins; it may be broken just now."""
+        self.called(context.task_id)
         if self.process.world.faults.is_broken(context.component):
             raise Trouble("broken just now")
+
+    def called(self, task: int) -> None:
+        """User code of `task` runs."""
+        if self.oracle.options.exclusive:
+            self.oracle.called(task, self.life(task), self.now())
 
     def is_acked(self, row: int) -> bool:
         """The queue outside forgets a row when it is acked."""
@@ -104,10 +110,13 @@ class Desk:
         send: Callable[[Sequence[Any]], tuple[int, ...]],
     ) -> tuple[int, ...]:
         oracle = self.oracle
+        self.called(task)
         if how.get("stream") == DEAD_LETTERS:
             if self.letter_is_new(task, how["message_id"]):
                 oracle.buried(task, self.life(task), values[0], values[3])
-            return send(values)
+            ids = send(values)
+            self.new_root(task)
+            return ids
         row, now = values[0], self.now()
         places = self.placed()
         if "message_id" in how:
@@ -121,10 +130,15 @@ class Desk:
         emission.stream = how.get("stream", "default")
         oracle.sent(emission, ids, places, self.address_of)
         oracle.check_grouping(emission, component, values[2], self.local)
-        if "message_id" in how and oracle.tracked:
-            pending = self.spouts[task].emitter.pending
-            oracle.new_root(pending.prefix | pending.counter)
+        if "message_id" in how:
+            self.new_root(task)
         return ids
+
+    def new_root(self, task: int) -> None:
+        """What `task` has just emitted began a tree."""
+        if self.oracle.tracked:
+            pending = self.spouts[task].emitter.pending
+            self.oracle.new_root(pending.prefix | pending.counter)
 
     def letter_is_new(self, task: int, letter: object) -> bool:
         """A dead letter is replayed until it is acked: only its first emit buries the row."""
@@ -172,6 +186,7 @@ class Desk:
                 self.oracle.ends(emission, task, True, self.now())
 
     def begin(self, task: int, tup: Tuple) -> Emission | None:
+        self.called(task)
         if task in self.closed:
             self.oracle.wrong("D3", f"task {task} executes after its cleanup")
         return self.oracle.begins(tup[1], task, self.incarnation, self.now(), self.gave_up)

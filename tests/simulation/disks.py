@@ -27,7 +27,7 @@ class Disk:
         self.durable: dict[str, bytes] = {}
         self.epoch = 0
         self.version = 0
-        self.full = False
+        self.full = self.failing = False
 
     def sync(self) -> None:
         self.durable = dict(self.values)
@@ -56,6 +56,8 @@ class SimStore:
         checked = check_changes(changes)
         disk = self.disk
         self.check_epoch(epoch)
+        if disk.failing:
+            raise StoreError("input/output error", "Replace the disk")
         if disk.full:
             raise StoreError("no space left", "Make some")
         if self.process.dies == "before":
@@ -91,8 +93,21 @@ class SimBlobs(MemoryBlobs):
         super().__init__()
         self.durable: dict[str, bytes] = {}
         self.wiped_at = float("-inf")
+        self.failing = self.flipping = False
+
+    def _check(self) -> None:
+        if self.failing:
+            raise StoreError("input/output error", "Replace the disk")
+
+    def read(self, digest: str, offset: int, length: int) -> tuple[bytes, int]:
+        self._check()
+        data, whole = super().read(digest, offset, length)
+        if self.flipping and data:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        return data, whole
 
     def add_piece(self, digest: str, offset: int, data: bytes, done: bool, now: float) -> None:
+        self._check()
         super().add_piece(digest, offset, data, done, now)
         if done:
             self.sync()

@@ -210,7 +210,7 @@ class ActorClock:
         return self.process.local(self.process.world.time + self.spent_s)
 
     def wall(self) -> float:
-        return self.process.world.time + self.spent_s
+        return self.process.world.wall(self.process.address) + self.spent_s
 
     def spend(self, seconds: float) -> None:
         self.spent_s += max(0.0, seconds)
@@ -442,6 +442,7 @@ class SimCampaign(Campaign):
         process, clock = self.process, cast(ActorClock, self._clock)
         if turn != self.turns or not process.alive or process.stopped or self._closing or self._fatal:
             return
+        process.turns += 1
         clock.begin()
         rest_s = self.turn()
         clock.end()

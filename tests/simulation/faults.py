@@ -80,6 +80,8 @@ class Faults(ControlFaults):
         world = self.world
         world.wires.heal()
         world.disk.full = False
+        for machine in range(world.options.nimbuses):
+            self._set_failing(machine, False, False)
         for process in world.processes():
             process.pass_s = world.options.pass_s
             if process.stopped:
@@ -153,11 +155,39 @@ class Faults(ControlFaults):
             supervisor.set_stopped(True)
             self._later(fault, supervisor.set_stopped, False)
 
+    def _stop_host(self, fault: Fault) -> None:
+        """A machine that is suspended: nothing on it runs, and its clocks go on."""
+        host = self._host(fault.number)
+        stopped = [process for process in host.processes.values() if not process.stopped]
+        for process in stopped:
+            process.set_stopped(True)
+            self._later(fault, process.set_stopped, False)
+        self._stop_supervisor(fault)
+
     def _kill_host(self, fault: Fault) -> None:
         host = self._host(fault.number)
         if host.powered:
             host.power_off()
             self._later(fault, host.power_on)
+
+    def _jump_clock(self, fault: Fault) -> None:
+        """A clock on the wall jumps forward by up to two hours, and back."""
+        place = self._place(fault.number)
+        self.world.walls[place] = 0.0 if self.world.options.steady else 7200.0 * fault.size
+        self._later(fault, self.world.walls.__setitem__, place, 0.0)
+
+    def _disk_error(self, fault: Fault) -> None:
+        """The disk of one Nimbus: an input/output error each time, or bundles are read with a bit flipped."""
+        self._struck(fault)
+        machine = fault.number % len(self.world.blobs)
+        self._set_failing(machine, fault.size < 0.5, fault.size >= 0.5)
+        self._later(fault, self._set_failing, machine, False, False)
+
+    def _set_failing(self, machine: int, failing: bool, flipping: bool) -> None:
+        blobs = self.world.blobs[machine]
+        blobs.failing, blobs.flipping = failing and not self.healed, flipping and not self.healed
+        if self.world.ensemble is None:
+            self.world.disk.failing = blobs.failing
 
     def _disk_full(self, fault: Fault) -> None:
         self.world.disk.full = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,7 +37,16 @@ GONE_RETRY_S = 0.05
 UNANSWERED_S = 4.0
 LOCALIZE_S = 0.05
 SEE_END_S = 0.001
+LEASE_MARGIN = 0.1
 HELD = cast(Any, "held")
+
+
+def lease_end(sent_at: float, lease_s: float) -> float:
+    """When an exclusive worker must have ended, by the clock of its host, that Nimbus confirmed at `sent_at` at latest.
+
+    Nimbus cannot have heard the heartbeat before it was sent. Its clock may be faster.
+    """
+    return sent_at + lease_s - LEASE_MARGIN * lease_s
 
 
 class Host:
@@ -47,12 +57,15 @@ class Host:
         self.name = name
         self.address = address
         self.ports = ports
-        self.clock = HostClock(world, offset)
+        self.clock = HostClock(world, address, offset)
         self.powered = True
         self.memory = Memory(name, "token", ports)
         self.homes: dict[str, Assignment | None] = {}
+        self.lease_until = float("-inf")
         self.positions: dict[str, MemoryPositions] = {}
         self.saved_positions: dict[str, MemoryPositions] = {}
+        self.saved_homes: set[str] = set()
+        self.saved_memory = msgspec.json.encode(self.memory)
         self.processes: dict[int, WorkerProcess] = {}
         self.supervisor: Supervisor | None = None
 
@@ -62,6 +75,7 @@ class Host:
     def sync(self) -> None:
         """What the system writes to the disk now and then; a power cut loses what came after."""
         self.saved_positions = copy.deepcopy(self.positions)
+        self.saved_homes = set(self.homes)
 
     def start_supervisor(self) -> None:
         if self.powered and self.supervisor is None:
@@ -72,15 +86,22 @@ class Host:
         if self.supervisor is not None:
             self.supervisor.running = False
             self.supervisor = None
+            if self.world.options.edition >= 2:
+                self.memory = msgspec.json.decode(self.saved_memory, type=Memory)
             self.world.note(f"supervisor {self.name} killed")
 
     def power_off(self) -> None:
-        """Everything on it is gone at once; positions not yet on the disk are lost."""
+        """Everything on it is gone at once; positions and homes not yet on the disk are lost.
+
+        What a supervisor remembers and assignments are synced when they are written.
+        """
         self.powered = False
         self.kill_supervisor()
         for process in list(self.processes.values()):
             process.kill(from_outside=True)
         self.positions = copy.deepcopy(self.saved_positions)
+        if self.world.options.edition >= 2:
+            self.homes = {name: home for name, home in self.homes.items() if name in self.saved_homes}
         self.world.note(f"host {self.name} off")
 
     def power_on(self) -> None:
@@ -91,11 +112,18 @@ class Host:
         """A process begins. One process per port is all that an operating system allows."""
         if port in self.processes:
             self.world.wrong("A4", f"a second process is started on {self.name}:{port}")
-        process = WorkerProcess(self, port, topology_id, self.world.next_pid())
+        process = WorkerProcess(self, port, topology_id, self._free_pid())
         self.processes[port] = process
         self.world.after(self.world.options.spawn_s, process.boot)
         self.world.note(f"spawn {self.name}:{port} {topology_id}")
         return process
+
+    def _free_pid(self) -> int:
+        """A new one; from the second edition on the lowest that is free, so that it was another's a moment ago."""
+        if self.world.options.edition < 2:
+            return self.world.next_pid()
+        taken = {process.pid for process in self.processes.values()}
+        return next(pid for pid in count(100) if pid not in taken)
 
     def process_gone(self, process: WorkerProcess) -> None:
         if self.processes.get(process.port) is process:
@@ -126,6 +154,8 @@ class SimStation(Station):
         machine = self.shop.machine
         if machine.homes.get(topology) is None:
             return slot.StartFailed("its home is not complete")
+        if machine.world.options.exclusive and not self.shop.leased():
+            return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
         orphan = machine.processes.get(self.port)
         if orphan is not None:
             if self.process is not None:
@@ -182,7 +212,7 @@ class Supervisor:
         self.worker_timeout_s = 8.0
         self.lease_s = options.lease_s
         self.beat_s = BEAT_S
-        self.confirmed_at = float("-inf")
+        self.confirmed_at = self.sent_at = float("-inf")
         self.environment: dict[str, str] = {}
         self.keys_file = None
         self.secrets = None
@@ -194,6 +224,7 @@ class Supervisor:
         self.ended: list[WorkerProcess] = []
         self.replies: list[tuple[int, Response | None]] = []
         self.call = 0
+        self.passes = 0
         self.busy = False
         self.trouble = False
         self.token = 0
@@ -219,7 +250,7 @@ class Supervisor:
                 self.world.after(LOCALIZE_S, self._localized, topology_id, "" if whole else f"no bundle: {reply}")
 
             request = Download(self.world.loads[name].plan.bundle, 0, len(wanted))
-            self.world.ask(self.machine.name, request, answered, UNANSWERED_S)
+            self.world.ask(self.machine.name, request, answered, UNANSWERED_S, self)
 
     def assignment(self, topology_id: str) -> Assignment | None:
         return self.disk.memory.assignments.get(topology_id)  # type: ignore[no-any-return]
@@ -257,13 +288,14 @@ class Supervisor:
         """Nobody asks for stacks here."""
 
     def remember(self) -> None:
-        """The memory is the host's already."""
+        """Write the memory down, synced."""
+        self.machine.saved_memory = msgspec.json.encode(self.disk.memory)
 
     def wall(self) -> float:
-        return self.world.time
+        return self.machine.clock.wall()
 
     def leased(self) -> bool:
-        return self.clock_now() <= self.confirmed_at + self.lease_s
+        return self.clock_now() < lease_end(self.confirmed_at, self.lease_s)
 
     def overdue(self) -> bool:
         return False
@@ -317,6 +349,7 @@ class Supervisor:
         self.wake()
 
     def _pass(self) -> None:
+        self.passes += 1
         now = self.clock_now()
         heard, self.heard = self.heard, []
         for port, message in heard:
@@ -324,7 +357,7 @@ class Supervisor:
         ended, self.ended = self.ended, []
         for process in ended:
             station = self.stations[process.port]
-            if station.process is not None and station.process.pid == process.pid:
+            if station.process is not None and cast(Handle, station.process).process is process:
                 station.process_ended(now)
         replies, self.replies = self.replies, []
         for call, reply in replies:
@@ -383,6 +416,7 @@ class Supervisor:
         if self.busy or not (now >= self.heartbeat_at or (changed and not self.trouble)):
             return
         self.heartbeat_at = now + HEARTBEAT_S
+        self.sent_at = now
         self.busy = True
         self.call += 1
         call = self.call
@@ -392,7 +426,7 @@ class Supervisor:
                 self.replies.append((call, reply))
                 self.wake()
 
-        self.world.ask(self.machine.name, self._heartbeat(), answered, UNANSWERED_S)
+        self.world.ask(self.machine.name, self._heartbeat(), answered, UNANSWERED_S, self)
 
     def _heartbeat(self) -> Heartbeat:
         beats = [beat for station in self.stations.values() if (beat := station.report()) is not None]
@@ -415,21 +449,25 @@ class Supervisor:
         self.trouble = bool(orders.refused)
         if orders.refused:
             return
-        self.confirmed_at = now
+        self.confirmed_at = self.sent_at
+        self.machine.lease_until = lease_end(self.sent_at, self.lease_s)
         for digest in reply.lacking:
             self._give(digest)
         for station in self.stations.values():
             station.told()
+        before = (memory.cluster_id, memory.epoch)
         memory.cluster_id, memory.epoch = reply.cluster_id, reply.epoch
         if orders.newer or orders.dropped:
             self._take_orders(orders, now)
+        elif before != (memory.cluster_id, memory.epoch):
+            self.remember()
 
     def _give(self, digest: str) -> None:
         """Send Nimbus a bundle that it has lost."""
         for topology_id in self.machine.homes:
             data = self.world.bundle_of(topology_id.partition("-")[0])
             if hashlib.sha256(data).hexdigest() == digest:
-                self.world.ask(self.machine.name, Upload(digest, 0, data, True), lambda reply: None, UNANSWERED_S)
+                self.world.ask(self.machine.name, Upload(digest, 0, data, True), lambda reply: None, UNANSWERED_S, self)
                 return
 
     def _take_orders(self, orders: Orders, now: float) -> None:
@@ -448,6 +486,7 @@ class Supervisor:
             del memory.assignments[topology_id]
             if topology_id in self.machine.homes:
                 self.machine.homes[topology_id] = None
+        self.remember()
         self._assign(now)
         self.heartbeat_at = now
 

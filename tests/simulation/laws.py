@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rainband.nimbus.rows import Entry, read_entries
 from rainband.records import Slot, Status
 from simulation.control import DAMAGED, POOR
+from simulation.ensemble import SLOW_TICKS
 
 if TYPE_CHECKING:
     from rainband.supervisor.processes import Exit
@@ -19,7 +20,8 @@ EARLY_S = 1e-6
 RATE = 0.025
 STEADY_S = 3.5
 LOOK_S = 0.5
-ELECTED_S = 2.5
+ELECTED_S = 2.0
+SESSION_ENDS = 1.0 + SLOW_TICKS  # servers end a session at their next tick
 SILENCE_S = 4.0
 LOUD = {
     "stop_worker", "slow_worker", "crash_loop", "stop_supervisor", "kill_supervisor", "kill_host", "delays",
@@ -132,6 +134,7 @@ class Laws:
             return
         if old is not None and old.where != new.where:
             self.world.disturb()
+            self.world.moved = True
         before = old.where if old is not None else {}
         fresh = new.slots - (old.slots if old is not None else frozenset())
         for slot in sorted(fresh):
@@ -204,9 +207,11 @@ class Laws:
             self.wrong("A2", f"{' and '.join(believing)} believe that they lead")
 
     def process_gone(self, process: WorkerProcess, how: Exit) -> None:
-        """A11: without any Nimbus no worker is ended by its own side."""
+        """A11: without any Nimbus no worker is ended by its own side, unless it may never run in two places."""
         world = self.world
-        if world.time < world.faults.silent_since + SILENCE_S or set(world.options.faults) & LOUD:
+        if world.options.exclusive or set(world.options.faults) & LOUD:
+            return
+        if world.time < world.faults.silent_since + SILENCE_S:
             return
         if not how.from_outside:
             silent_s = world.time - world.faults.silent_since
@@ -221,7 +226,8 @@ class Laws:
                 self.wrong("A6", f"the bundle of {topology_id} is on no disk")
         if world.phase == "heal":
             self._overdue()
-            if world.time > world.healed_at + 1.1 * world.options.session_s + ELECTED_S and world.leader() is None:
+            elected_at = world.healed_at + SESSION_ENDS * world.options.session_s + ELECTED_S
+            if world.time > elected_at and world.leader() is None:
                 self.wrong("L3", "no Nimbus leads, and nothing is in the way")
 
     def _overdue(self) -> None:

@@ -1,9 +1,14 @@
-"""What a seed means: the size of the cluster, the shape of the load, the temper of the network."""
+"""What a seed means: the size of the cluster, the shape of the load, the temper of the network.
+
+EDITION numbers the rules by which a seed is drawn. Rules that are added count from the next edition on, so that the
+seeds of the corpus stay what they were.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from random import Random
+from typing import Any
 
 FAULTS = (
     "kill_worker", "stop_worker", "slow_worker", "crash_loop", "kill_supervisor", "stop_supervisor", "kill_host",
@@ -17,11 +22,20 @@ TOGETHER = (
 )  # fmt: skip
 
 
+EDITION = 2
+NAMING_BOLTS = 2  # what Load adds to some topologies
+LATER = ("stop_host", "jump_clock", "disk_error")
+
+
 @dataclass(frozen=True)
 class Options:
-    """Durations in virtual seconds, chances from 0 to 1. `faults` are the kinds this seed draws from."""
+    """Durations in virtual seconds, chances from 0 to 1. `faults` are the kinds this seed draws from.
+
+    `id_bits`: so few that ids of edges collide. `steady`: clocks on the wall do not jump although faults say so.
+    """
 
     seed: int
+    edition: int = 1
     roots: int = 120
     rate: float = 60.0
     topologies: int = 1
@@ -49,6 +63,9 @@ class Options:
     skew: bool = True
     nimbuses: int = 1
     session_s: float = 6.0
+    exclusive: bool = False
+    id_bits: int = 62
+    steady: bool = False
     faults: tuple[str, ...] = ()
 
     @property
@@ -65,7 +82,7 @@ class Options:
 
     def record(self) -> str:
         """What differs from the plainest run."""
-        plain = Options(self.seed)
+        plain = Options(self.seed, EDITION)
         return " ".join(
             f"{field.name}={value}"
             for field in fields(self)
@@ -76,7 +93,7 @@ class Options:
         return asdict(self)
 
 
-def draw(seed: int, roots: int | None = None) -> Options:
+def draw(seed: int, roots: int | None = None, edition: int = EDITION) -> Options:
     """The options of `seed`; `roots` overrides how many rows the spouts have in all.
 
     A long chain with little credit gets a fast network and processor: else its trees take longer than their timeout.
@@ -95,12 +112,14 @@ def draw(seed: int, roots: int | None = None) -> Options:
     pending = rng.choice((1, 4, 16, 100, 1000))
     credit = rng.choice((1, 2, 3, 8, 64, 4096))
     bolts = rng.choice((1, 2, 2, 3, 3, 4, 5, 6))
-    tight = credit <= 8 and bolts > (2 if credit <= 2 else 3)
+    longest = bolts if edition < 2 else bolts + NAMING_BOLTS
+    tight = credit <= 8 and longest > (2 if credit <= 2 else 3)
     delays_s = (0.0005, 0.002) if tight else (0.0005, 0.002, 0.01, 0.04)
     passes_s = (0.002, 0.005) if tight else (0.002, 0.005, 0.01)
     wanted = roots if roots is not None else rng.choice((60, 120, 200, 300) if pending > 1 else (30, 60))
     return Options(
         seed,
+        edition,
         roots=wanted,
         rate=wanted / safety_s * rng.choice((0.8, 1.5, 4.0)),
         topologies=topologies,
@@ -128,5 +147,19 @@ def draw(seed: int, roots: int | None = None) -> Options:
         skew=rng.random() < 0.7,
         nimbuses=nimbuses,
         session_s=rng.choice((4.0, 6.0, 9.0)),
-        faults=kinds,
+        **({"faults": kinds} if edition < 2 else draw_more(Random(f"options 2 {seed}"), kinds)),
     )
+
+
+def draw_more(rng: Random, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """What editions from the second on draw besides."""
+    return {
+        "exclusive": rng.random() < 0.2,
+        "faults": faults_of(rng, kinds),
+        "id_bits": 8 if rng.random() < 0.01 else 62,
+    }
+
+
+def faults_of(rng: Random, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """`kinds` and some of those that are known from the second edition on."""
+    return tuple(sorted({*kinds, *(kind for kind in LATER if kinds and rng.random() < 0.15)}))

@@ -2,8 +2,8 @@
 
 The oracle sees what components see. A *delivery* is one tuple (by uid) for one task; an *attempt* is one emit of a row
 by a spout, with its tree of deliveries. Laws are named as in the catalogue of invariants: D1 no false ack, D2 no loss,
-D3 one verdict, D4 timeouts in time, D5 each delivery once, D6 ids unique, D7 pending bounded, D9 order, D10
-groupings, D11 nothing from a place that was given up.
+D3 one verdict, D4 timeouts in time, D5 each delivery once, and a row as often as it failed or its source began anew,
+D6 ids unique, D7 pending bounded, D9 order, D10 groupings, D11 nothing from a place that was given up.
 """
 
 from __future__ import annotations
@@ -97,13 +97,19 @@ class Oracle:
         self.attempts: dict[int, int] = {}
         self.fails: dict[tuple[int, int, int], int] = {}
         self.acked: set[int] = set()
+        self.untrue: set[int] = set()
         self.dead: set[int] = set()
         self.arrived: set[int] = set()
+        self.emitted: dict[tuple[int, int, int], int] = {}
+        self.failed: dict[tuple[int, int, int], int] = {}
         self.executed: dict[int, set[str]] = {}
+        self.lives: dict[int, dict[int, float]] = {}
+        self.times: dict[tuple[int, str], int] = {}
+        self.most = {name: load.most(name) for name in load.inputs}
         self.executions = 0
         self.timeouts = 0
         self.roots: set[int] = set()
-        self.order: dict[tuple[int, int, int, int, int], int] = {}
+        self.order: dict[tuple[int, int, int, int, int, str], int] = {}
         self.key_task: dict[tuple[str, str, int], int] = {}
         self.consumers: dict[tuple[str, str], list[tuple[str, str, range]]] = {}
         self.component_of = load.topology.plan.component_of
@@ -121,6 +127,11 @@ class Oracle:
         self.current[incarnation, task, row] = attempt
         self.unsettled.setdefault((incarnation, task), {})[row] = attempt
         self.attempts[row] = self.attempts.get(row, 0) + 1
+        key = (incarnation, task, row)
+        self.emitted[key] = self.emitted.get(key, 0) + 1
+        if self.emitted[key] > 1 + self.failed.get(key, 0):
+            told = f"was told {self.failed.get(key, 0)} times that it failed"
+            self.wrong("D5", f"task {task} emits row {row} {self.emitted[key]} times in one life, and {told}")
         return self.emission(row, (attempt,), task, incarnation, address, now)
 
     def emission(
@@ -179,11 +190,26 @@ class Oracle:
             return False
         if kind == "global":
             return got[0] == ids[0]
+        if kind == "direct":
+            return got[0] == ids[key % len(ids)]
         if kind in ("fields", "custom"):
             return self.key_task.setdefault((component, consumer, key), got[0]) == got[0]
         return kind != "local_or_shuffle" or got[0] in local or not any(task in local for task in ids)
 
     # Executions
+
+    def called(self, task: int, life: int, now: float) -> None:
+        """A4: user code of a task of an exclusive topology runs now. Once a life of it began no other goes on.
+
+        What is promised is that who is cut off stops before others begin. A rebalance moves tasks between workers that
+        are all well: each is told by itself, and one that is cut off meanwhile has until its lease ends.
+        """
+        lives = self.lives.setdefault(task, {})
+        began = lives.setdefault(life, now)
+        newest = max(lives.values())
+        longest_s = self.options.lease_s if "rebalance" in self.options.faults else 0.0
+        if began < newest < now - longest_s:
+            self.wrong("A4", f"task {task} is exclusive, and runs {now - newest:.2f} s after another life of it began")
 
     def begins(
         self, uid: int, task: int, incarnation: int, now: float, gave_up: Callable[[Emission], bool]
@@ -200,12 +226,23 @@ class Oracle:
         self.executions += 1
         if gave_up(emission):
             self.wrong("D11", f"task {task} executes uid {uid} of task {emission.source}, sent from a place given up")
-        lane = (emission.incarnation, emission.source, incarnation, task, emission.places[task])
+        lane = (emission.incarnation, emission.source, incarnation, task, emission.places[task], emission.stream)
         if self.order.get(lane, 0) > uid:
             self.wrong("D9", f"task {task} executes uid {uid} after {self.order[lane]}, both of task {emission.source}")
         self.order[lane] = uid
+        self._count(emission.row, self.component_of[task])
         self.note(f"exec {uid} {task}")
         return emission
+
+    def _count(self, row: int, component: str) -> None:
+        """D5 where things fail, too: a component executes a row as often as its graph says for each emit of it."""
+        most = self.most.get(component)
+        if most is None:
+            return
+        times = self.times[row, component] = self.times.get((row, component), 0) + 1
+        emits = self.attempts.get(row, 0)
+        if times > most * emits:
+            self.wrong("D5", f"'{component}' executes row {row} the {times}th time, after {emits} emits of it")
 
     def ends(self, emission: Emission, task: int, done: bool, now: float) -> None:
         """A delivery was acked or failed by the component."""
@@ -263,13 +300,17 @@ class Oracle:
         if not self.tracked:
             return
         if done:
-            if attempt.failed:
+            if self.options.id_bits < 62 and (attempt.failed or attempt.open):
+                self.note(f"untrue ack of row {row}")
+                self.untrue.add(row)
+            elif attempt.failed:
                 self.wrong("D1", f"row {row} is acked although a tuple of its tree failed")
             elif attempt.open:
                 self.wrong("D1", f"row {row} is acked with {attempt.open} tuples of its tree not processed")
             self.acked.add(row)
             return
         key = (incarnation, task, row)
+        self.failed[key] = self.failed.get(key, 0) + 1
         if reason != LOST:
             self.fails[key] = self.fails.get(key, 0) + 1
         if reason == TIMED_OUT:
@@ -317,6 +358,8 @@ class Oracle:
             if row in self.dead:
                 if self.load.letters and row not in self.arrived and row not in self.acked:
                     self.wrong("D2", f"the dead letter of row {row} never arrived")
+                continue
+            if row in self.untrue:
                 continue
             missing = self.load.must_reach(row) - self.executed.get(row, set())
             if missing:

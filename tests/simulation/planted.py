@@ -467,7 +467,7 @@ def a_moved_task_is_forgotten() -> None:
     put(Wiring, "add", add)
 
 
-@bug(faulty("rebalance", every_s=0.5), credit=3)
+@bug(faulty("rebalance", "slow_worker", every_s=0.4), credit=8, delay_s=0.002, topologies=1, rate=200.0)
 def what_a_moved_task_held_goes_twice() -> None:
     real = Worker.take_out
 

@@ -1,7 +1,7 @@
 """The process table: worker processes that can be killed, stopped and slowed, each a Worker in a shell of its own.
 
 The shell does what rainband.worker.process does: beats, obeying the supervisor, draining when told to stop, asking
-before going on after a gap longer than the lease.
+before going on after a gap longer than the lease, ending at the end of its lease when its topology is exclusive.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 from rainband.messaging.control import NEVER_RAN_CODE, Assign, Beat, Gone, Hello, Stop, ToWorker
 from rainband.records import Assignment, Slot, WorkerState
 from rainband.supervisor.processes import Exit, Identity
+from rainband.worker.routes import EdgeIds
 from rainband.worker.worker import Worker
 from simulation.desk import Desk
 from simulation.wires import WireNetwork
@@ -35,15 +36,26 @@ NEVER = float("inf")
 class HostClock:
     """The clock of one host: virtual time with an offset of its own."""
 
-    def __init__(self, world: World, offset: float) -> None:
+    def __init__(self, world: World, address: str, offset: float) -> None:
         self.world = world
+        self.address = address
         self.offset = offset
 
     def now(self) -> float:
         return self.world.time + self.offset
 
     def wall(self) -> float:
-        return self.world.time
+        return self.world.wall(self.address)
+
+
+class NarrowIds(EdgeIds):
+    """Ids of 8 bits: they collide all the time."""
+
+    def again(self, state: int) -> EdgeIds:
+        return NarrowIds(state)
+
+    def next(self) -> int:
+        return super().next() & 0xFF or 1
 
 
 class WorkerProcess:
@@ -56,7 +68,7 @@ class WorkerProcess:
         self.port = port
         self.topology_id = topology_id
         self.pid = pid
-        self.identity = Identity(pid, pid, host.name)
+        self.identity = Identity(pid, int(1000 * self.world.time), host.name)
         self.address = f"{host.address}:{port}"
         self.incarnation = self.world.draw_id()
         self.worker: Worker | None = None
@@ -115,6 +127,13 @@ class WorkerProcess:
         if not stopped:
             self.wake()
 
+    def ran_s(self) -> float:
+        """For how long it has run in all, not counting when it stood still."""
+        stood_s = sum(end - begin for begin, end in self.stood if begin >= self.booted_at)
+        if self.stopped:
+            stood_s += self.world.time - max(self.booted_at, self.stood_since)
+        return self.world.time - self.booted_at - stood_s
+
     # Begin
 
     def boot(self) -> None:
@@ -140,6 +159,8 @@ class WorkerProcess:
             pid=self.pid,
         )  # fmt: skip
         self.desk.worker = self.worker
+        if self.world.options.id_bits < 62:
+            self.worker.agenda.ids = NarrowIds(self.worker.agenda.ids.state)
         self.booted_at = self.placed_at = self.world.time
         self.passed_at = self.host.clock.now()
         self.beat(self.passed_at)
@@ -160,6 +181,9 @@ class WorkerProcess:
         if now - self.passed_at > LEASE_S:
             self._ask(now)
             return
+        if self.world.options.exclusive and now >= self.host.lease_until:
+            self.end(0, "not confirmed, and exclusive")
+            return
         self.passed_at = now
         before = worker.state
         deadline = worker.step(now)
@@ -179,7 +203,7 @@ class WorkerProcess:
         if self.alive:
             until = min(deadline, self.beat_at, self.stop_at, now + BEAT_S)
             self.wake(until - self.host.clock.offset)
-            self.world.check(self)
+            self.world.bounds.passed(self)
 
     def serve(self, now: float, idle: bool) -> None:
         said, self.said = self.said, []

@@ -1,4 +1,4 @@
-"""200 seeds without a violation, the same trace for the same seed, and a few planted bugs that must be found.
+"""200 seeds and all that failed once break no law; one seed makes one trace; a few planted bugs must be found.
 
 `make simulate SEEDS=5000` runs more seeds, `make simulate-bugs` all planted bugs.
 """
@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 import rainband.build
-from simulation.campaign import hunt, report, run_checked, run_seed
+from simulation.campaign import run_checked, run_known, run_seed
+from simulation.corpus import CORPUS, read_corpus
 from simulation.faults import Fault
+from simulation.hunt import hunt
+from simulation.reports import report
 from simulation.shrink import ddmin
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,6 +31,14 @@ def test_two_hundred_seeds_break_no_law(first: int) -> None:
     seeds = range(first, first + SEEDS // 4)
     with Pool(os.cpu_count()) as pool:
         bad = [outcome for outcome, _ in pool.imap_unordered(run_checked, seeds, 2) if outcome.violation]
+    assert not bad, "\n".join(report(outcome, shrink=True) for outcome in bad[:3])
+
+
+def test_seeds_that_failed_once_do_not_fail_again() -> None:
+    with Pool(os.cpu_count()) as pool:
+        outcomes = pool.map(run_known, read_corpus(CORPUS.read_text(encoding="utf-8")), 1)
+    assert len({outcome.options.seed for outcome in outcomes}) == len(outcomes) > 10
+    bad = [outcome for outcome in outcomes if outcome.violation]
     assert not bad, "\n".join(report(outcome, shrink=True) for outcome in bad[:3])
 
 
@@ -51,7 +62,7 @@ def test_one_seed_makes_one_trace_whatever_the_hashes_of_strings() -> None:
 def test_planted_bugs_are_found() -> None:
     with Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         found = pool.map(hunt, [(name, 1) for name in QUICK_BUGS], 1)
-    assert [name for name, seed, _ in found if not seed] == []
+    assert [one.name for one in found if not one.seed] == []
 
 
 def test_shrinking_keeps_just_what_matters() -> None:

@@ -292,6 +292,11 @@ class Letters(Worked, Bolt):
         self.desk.letter_arrived(tup["message_id"])
 
 
+def emits(component: object) -> int:
+    """How many tuples it emits on a stream for each that it executes, or each row, at most."""
+    return 2 if isinstance(component, Split) else 1
+
+
 class Load:
     """A topology and what must come of it. `rows` by spout component; `ticks` by component."""
 
@@ -318,6 +323,8 @@ class Load:
             "topology.max.spout.pending": options.pending,
             "topology.spout.wait.ms": options.wait_ms,
         }
+        if options.exclusive:
+            config["topology.exclusive"] = True
         if options.ackers >= 0:
             config["topology.acker.executors"] = options.ackers
         builder = TopologyBuilder(self.name, config)
@@ -326,6 +333,8 @@ class Load:
         before = list(self.rows)
         for index in range(options.bolts):
             before.append(self._add_bolt(builder, f"b{index}", before, last=index == options.bolts - 1))
+        if options.edition >= 2 and Random(f"direct {options.seed} {number}").random() < 0.25:
+            self._add_direct(builder, before[-2 % len(before)])
         if self.reliable and rng.random() < 0.6:
             self.letters = "letters"
             declarer = builder.set_bolt("letters", Letters())
@@ -380,6 +389,15 @@ class Load:
                 getattr(declarer, f"{grouping}_grouping")(source)
         return name
 
+    def _add_direct(self, builder: TopologyBuilder, source: str) -> None:
+        """Two more: one that names the tasks of the other, which also gets a stream of the plain kind from it."""
+        sender, receiver = Direct("named"), Sink()
+        builder.set_bolt("naming", sender, 2).shuffle_grouping(source)
+        builder.set_bolt("named", receiver, 3).direct_grouping("naming", stream="to").shuffle_grouping("naming")
+        self.made |= {"naming": sender, "named": receiver}
+        self.inputs["naming"] = [(source, "default", "shuffle")]
+        self.inputs["named"] = [("naming", "to", "direct"), ("naming", "default", "shuffle")]
+
     def all_rows(self) -> list[int]:
         return [row for rows in self.rows.values() for row in rows]
 
@@ -398,6 +416,15 @@ class Load:
                     reached.add(name)
                     grown = True
         return reached - set(self.rows)
+
+    def most(self, name: str) -> int:
+        """How often this component executes a row for one emit of it at most."""
+        if name in self.rows:
+            return 1
+        return sum(
+            self.most(source) * emits(self.made[source]) * (len(self.tasks[name]) if grouping == "all" else 1)
+            for source, _, grouping in self.inputs[name]
+        )
 
     def _passes(self, name: str, row: int) -> bool:
         made = self.made[name]

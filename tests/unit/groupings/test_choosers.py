@@ -89,6 +89,33 @@ def test_shuffle_spreads_the_rest_within_one_while_some_are_blocked(n: int, seed
     assert set(used.values()) == {5}
 
 
+@given(st.integers(2, 20), seeds, st.data())
+def test_when_all_targets_of_a_shuffle_are_blocked_the_one_blocked_last_gets_the_rest(
+    n: int, seed: int, data: st.DataObject
+) -> None:
+    """A bolt that emits twice, one target that never takes anything again: what waits for that one must not grow."""
+    chooser = Shuffle(n, seed)
+    order = data.draw(st.permutations(range(n)))
+    for index in order:
+        chooser.set_blocked(index, True)
+    assert {chooser.choose(ROW) for _ in range(3 * n)} == {order[-1]}
+    for index in data.draw(st.lists(st.sampled_from(order[1:]), max_size=10)):
+        chooser.set_blocked(index, False)
+        assert chooser.choose(ROW) == index
+        chooser.set_blocked(index, True)
+        assert chooser.choose(ROW) == index
+
+
+@given(st.integers(3, 20), seeds)
+def test_local_or_shuffle_with_all_local_targets_blocked_stays_local(n: int, seed: int) -> None:
+    chooser = LocalOrShuffle(n, [0, 1], seed)
+    for index in (1, 0, *range(2, n)):
+        chooser.set_blocked(index, True)
+    assert chooser.choose(ROW) == 0
+    chooser.relocate([n - 1])
+    assert chooser.choose(ROW) == n - 1
+
+
 def test_permutations_are_drawn_evenly() -> None:
     drawn = Counter(tuple(permutation([0, 1, 2], seed)) for seed in range(6000))
     assert len(drawn) == 6

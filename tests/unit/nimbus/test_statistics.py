@@ -100,6 +100,23 @@ def test_a_late_word_of_a_dead_worker_is_not_counted_again() -> None:
     assert total(tally, entry(ONE)).acked == 101
 
 
+def test_who_speaks_on_after_a_late_word_of_its_predecessor_is_believed() -> None:
+    """A new leader hears of the worker that is there first, then what the supervisor before had still on its way."""
+    tally = Tally()
+    at = entry(ONE, version=2)
+    tally.hear(ONE, beat(ID, 6700, 2, spout(10), version=2, counters={"passes": 5}))
+    tally.hear(ONE, beat(ID, 6700, 1, spout(100), version=1, counters={"passes": 7}))
+    assert not tally.moved(at)
+    tally.hear(ONE, beat(ID, 6700, 2, spout(11), version=2, counters={"passes": 6}))
+    tally.hear(ONE, beat(ID, 6700, 2, spout(12), version=2, counters={"passes": 8}))
+    assert tally.moved(at)
+    found = total(tally, at)
+    assert (found.acked, found.counters["passes"], found.restarts) == (112, 15, 1)
+    tally.hear(ONE, beat(ID, 6700, 1, spout(100), version=1))
+    assert tally.moved(at)
+    assert total(tally, at).acked == 112
+
+
 def test_a_supervisor_that_was_restarted_finds_the_same_sums() -> None:
     """It reports nothing until it has found its workers; and it may say CRASHED with no worker behind it."""
     tally = Tally()
