@@ -21,10 +21,11 @@ from rainband.records import Slot as SlotName
 from rainband.supervisor import slot
 from rainband.supervisor.daemon import Obituary
 from rainband.supervisor.disk import Memory, WorkerRecord
+from rainband.supervisor.lease import Lease
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.pulse import Pulse, Sample
 from rainband.supervisor.slot import Limits, State
-from rainband.supervisor.station import Station
+from rainband.supervisor.station import UNCONFIRMED, Station
 from simulation.processes import BEAT_S, CONTROL_S, Handle, HostClock, WorkerProcess
 
 if TYPE_CHECKING:
@@ -37,16 +38,7 @@ GONE_RETRY_S = 0.05
 UNANSWERED_S = 4.0
 LOCALIZE_S = 0.05
 SEE_END_S = 0.001
-LEASE_MARGIN = 0.1
 HELD = cast(Any, "held")
-
-
-def lease_end(sent_at: float, lease_s: float) -> float:
-    """When an exclusive worker must have ended, by the clock of its host, that Nimbus confirmed at `sent_at` at latest.
-
-    Nimbus cannot have heard the heartbeat before it was sent. Its clock may be faster.
-    """
-    return sent_at + lease_s - LEASE_MARGIN * lease_s
 
 
 class Host:
@@ -155,7 +147,7 @@ class SimStation(Station):
         if machine.homes.get(topology) is None:
             return slot.StartFailed("its home is not complete")
         if machine.world.options.exclusive and not self.shop.leased():
-            return slot.StartFailed("it is exclusive, and Nimbus has not confirmed it for a whole lease")
+            return slot.StartFailed(UNCONFIRMED)
         orphan = machine.processes.get(self.port)
         if orphan is not None:
             if self.process is not None:
@@ -179,6 +171,10 @@ class SimStation(Station):
         reason = self.pulse.look(Sample(self.beats + process.passes, 0.0, process.stopped), now)
         if reason:
             self.feed(slot.Stalled(process.pid, reason), now)
+
+    def look_at_lease(self, now: float) -> None:
+        self.exclusive = self.shop.world.options.exclusive
+        Station.look_at_lease(self, now)
 
     def look_for_stacks(self, now: float) -> None:
         """Nobody asks for stacks here."""
@@ -212,7 +208,8 @@ class Supervisor:
         self.worker_timeout_s = 8.0
         self.lease_s = options.lease_s
         self.beat_s = BEAT_S
-        self.confirmed_at = self.sent_at = float("-inf")
+        self.lease = Lease(self.lease_s)
+        self.sent_at = float("-inf")
         self.environment: dict[str, str] = {}
         self.keys_file = None
         self.secrets = None
@@ -295,10 +292,10 @@ class Supervisor:
         return self.machine.clock.wall()
 
     def leased(self) -> bool:
-        return self.clock_now() < lease_end(self.confirmed_at, self.lease_s)
+        return self.lease.held(self.clock_now())
 
     def overdue(self) -> bool:
-        return False
+        return self.lease.overdue(self.clock_now(), self.machine.lease_until)
 
     # Life
 
@@ -370,6 +367,7 @@ class Supervisor:
         for station in self.stations.values():
             if now >= station.slot.due:
                 station.feed(slot.Tick(), now)
+            station.look_at_lease(now)
         self._send_obituaries()
         if now >= self.look_at:
             self._look(now)
@@ -449,8 +447,8 @@ class Supervisor:
         self.trouble = bool(orders.refused)
         if orders.refused:
             return
-        self.confirmed_at = self.sent_at
-        self.machine.lease_until = lease_end(self.sent_at, self.lease_s)
+        self.lease.confirmed(self.sent_at)
+        self.machine.lease_until = self.lease.until
         for digest in reply.lacking:
             self._give(digest)
         for station in self.stations.values():

@@ -8,10 +8,10 @@ from rainband.acker.ledger import Ledger
 from rainband.groupings.choosers import Shuffle
 from rainband.nimbus.service import Service
 from rainband.records import HeartbeatReply
+from rainband.supervisor import lease
 from rainband.worker.reliable import ReliableBook
 from rainband.worker.routes import Target
 from rainband.worker.transfer import Inbound
-from simulation import hosts
 from simulation.hosts import Supervisor
 from simulation.planted import CALM, SPREAD, bug, faulty, put
 from simulation.planted_control import BUGS
@@ -70,7 +70,7 @@ def leases_count_from_the_answer() -> None:
         real(self, reply, now)
 
     put(Supervisor, "_answered", answered)
-    put(hosts, "LEASE_MARGIN", 0.0)
+    put(lease, "LASTS_SHARE", 1.0)
 
 
 @bug(LEASED)
