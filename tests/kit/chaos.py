@@ -318,6 +318,7 @@ class Case:
         self.gone = False
         write_source(self.directory / "source-0", source_lines)
         settings = {"topology.workers": workers, **config}
+        self.tracked = config.get("topology.acker.executors") != 0
         self.rate = rate
         with imported(PROJECT) as module:
             topology: Topology = getattr(module, shape)(name, str(self.directory), rate, settings, **options)
@@ -433,7 +434,7 @@ class Case:
     def verdict(self) -> dict[str, Any]:
         """What the oracle says of a finished case."""
         assert self.end, "finish() first"
-        case = {"end": self.end, "sinks": self.sinks, "faults": self.faults}
+        case = {"end": self.end, "sinks": self.sinks, "faults": self.faults, "tracked": self.tracked}
         write_whole(self.directory / "case.json", json.dumps(case))
         argv = [sys.executable, "-I", str(ORACLE), str(self.directory)]
         done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=900)
@@ -441,11 +442,12 @@ class Case:
         return found
 
     def judge(self) -> dict[str, Any]:
-        """Finish, and demand what holds after every fault: nothing lost, nothing invented, repeats excused."""
+        """Finish, and demand what holds after every fault: nothing lost or invented, no false ack, repeats excused."""
         self.finish()
         verdict = self.verdict()
         assert verdict["lost"] == 0, verdict
         assert verdict["unacked"] == 0, verdict
+        assert verdict["false_acks"] == 0, verdict
         assert verdict["strange"] == 0, verdict
         assert verdict["unexcused"] == 0, verdict
         return verdict
