@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from kit import zookeeper
+from kit import leftovers, zookeeper
 from kit.chaos import SHORT, Arena, Case, now, wait
 from kit.nimbuses import Nimbuses
 from kit.zookeeper import Ensemble
@@ -44,6 +45,23 @@ class Shared(Arena):
 
     def log(self, name: str) -> str:
         return self.nimbuses.logs() if name == "nimbus" else super().log(name)
+
+    def empty_shelf(self) -> None:
+        """Each Nimbus in turn leads, alone; then all have ended, and ZooKeeper holds nothing of any topology."""
+        nimbuses = self.nimbuses
+        nimbuses.settings["nimbus.upload.expiry.secs"] = 0.05
+        for number in list(nimbuses.processes):
+            nimbuses.terminate(number)
+        for number in range(len(nimbuses.ports)):
+            nimbuses.start(number)
+            nimbuses.leader()
+            leftovers.wait_none(partial(leftovers.blobs, nimbuses.directory / str(number)), 10.0, "bundles and uploads")
+            nimbuses.terminate(number)
+        with leftovers.Nodes(nimbuses.url, nimbuses.credentials) as nodes:
+            leftovers.wait_none(nodes.left, SESSION_S + 2.0, "nodes in ZooKeeper")
+
+    def ports_of(self, name: str) -> set[int]:
+        return set(self.nimbuses.ports) if name == "nimbus" else super().ports_of(name)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,9 @@ class Town(Arena):
         for number in (1, 2, 3):
             shutil.copytree(keys, directory / f"keys-{number}")
         own = {"nimbus": {"nimbus.host": hosts.address(1)}}
-        super().__init__(directory, supervisors=3, slots=SLOTS, settings={"keys.dir": str(keys)}, extra=own)
+        prefix = {"nimbus": hosts.prefix(1), **{f"supervisor-{number}": hosts.prefix(number) for number in (1, 2, 3)}}
+        given = {"keys.dir": str(keys)}
+        super().__init__(directory, supervisors=3, slots=SLOTS, settings=given, extra=own, prefix=prefix)
 
     def start(self, *names: str) -> None:
         for name in names:
@@ -47,13 +49,14 @@ class Town(Arena):
             keys = ["-c", f"keys.dir={self.directory / f'keys-{number}'}"]
             own = ["--state", str(self.state(name)), *keys]
             if name == "nimbus":
-                own += ["--port", str(self.port), "-c", f"nimbus.host={self.hosts.address(1)}"]
+                own += ["--port", str(self.port)]
+                own += [part for key, value in self.extra[name].items() for part in ("-c", f"{key}={value}")]
             else:
                 own += ["--slots", str(SLOTS), "--nimbus", self.address]
                 own += ["-c", f"supervisor.host={self.hosts.address(number)}"]
             command = processes.python_command("rainband", name.partition("-")[0], *own)
             log = self.directory / f"{name}.log"
-            argv = [*self.hosts.prefix(number), *command]
+            argv = [*self.prefix[name], *command]
             self.children[name] = processes.start(argv, cwd=self.directory, log=log, env=processes.environment())
 
 

@@ -73,6 +73,7 @@ class Nimbuses:
         self.seeds = [f"{host}:{port}" for host, port in zip(self.hosts, self.ports, strict=True)]
         self.keys = Keys.generate() if keys else None
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.credentials = "rainband:a secret of the tests"
         directory.mkdir(parents=True, exist_ok=True)
         if self.keys is not None:
             (directory / "keys").mkdir(mode=0o700)
@@ -81,7 +82,7 @@ class Nimbuses:
         else:
             auth = directory / "auth"
             auth.touch(mode=0o600)
-            auth.write_text("rainband:a secret of the tests\n")
+            auth.write_text(f"{self.credentials}\n")
             self.settings["nimbus.zookeeper.auth.file"] = str(auth)
 
     def __enter__(self) -> Nimbuses:
