@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -78,13 +78,16 @@ def fill(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def failing_calls(pid: int, calls: str, how: str, log: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def failing_calls(
+    pid: int, calls: str, how: str, log: Path | None = None, files: Sequence[Path] = ()
+) -> Iterator[subprocess.Popen[str]]:
     """Attach strace so that system calls of the process fail, wait, or kill it: see `-e inject` in strace(1).
 
-    `log` gets a line per call, with INJECTED in those that were made to fail.
+    `log` gets a line per call, with INJECTED in those that were made to fail. Given `files`, only calls on these count.
     """
     out = str(log or "/dev/null")
-    argv = ["strace", "-f", "-p", str(pid), "-o", out, "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"]
+    only = [part for file in files for part in ("-P", str(file))]
+    argv = ["strace", *only, "-f", "-p", str(pid), "-o", out, "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"]
     tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         assert tracer.stderr is not None
