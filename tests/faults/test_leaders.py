@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from kit import leftovers, zookeeper
-from kit.chaos import PROJECT, SHORT, Arena, Case, imported, now, wait
+from kit import zookeeper
+from kit.chaos import PROJECT, SHORT, Case, imported, now, wait
 from kit.nimbuses import Nimbuses
+from kit.shared import Shared
 from kit.zookeeper import Ensemble
 from rainband.errors import ClusterUnavailable
 from rainband.nimbus.client import Client, Running
@@ -31,43 +31,6 @@ REFUSED_S = 5.0
 CHANGED_S = 5.0
 
 
-class Shared(Arena):
-    """An arena whose Nimbuses are several."""
-
-    def __init__(self, directory: Path, nimbuses: Nimbuses) -> None:
-        super().__init__(directory, supervisors=2, slots=4, settings={**SHORT, "nimbus.seeds": nimbuses.seeds})
-        self.nimbuses = nimbuses
-
-    @property
-    def client(self) -> Client:
-        if self._client is None:
-            self._client = Client(*self.nimbuses.seeds)
-        return self._client
-
-    def start(self, *names: str) -> None:
-        super().start(*(name for name in names if name != "nimbus"))
-
-    def log(self, name: str) -> str:
-        return self.nimbuses.logs() if name == "nimbus" else super().log(name)
-
-    def empty_shelf(self) -> None:
-        """Each Nimbus in turn leads, alone; then all have ended, and ZooKeeper holds nothing of any topology."""
-        nimbuses = self.nimbuses
-        nimbuses.settings["nimbus.upload.expiry.secs"] = 0.05
-        for number in list(nimbuses.processes):
-            nimbuses.terminate(number)
-        for number in range(len(nimbuses.ports)):
-            nimbuses.start(number)
-            nimbuses.leader()
-            leftovers.wait_none(partial(leftovers.blobs, nimbuses.directory / str(number)), 10.0, "bundles and uploads")
-            nimbuses.terminate(number)
-        with leftovers.Nodes(nimbuses.url, nimbuses.credentials) as nodes:
-            leftovers.wait_none(nodes.left, SESSION_S + 2.0, "nodes in ZooKeeper")
-
-    def ports_of(self, name: str) -> set[int]:
-        return set(self.nimbuses.ports) if name == "nimbus" else super().ports_of(name)
-
-
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
     with zookeeper.ensemble(tmp_path_factory.mktemp("zookeeper"), 3) as made:
@@ -81,8 +44,7 @@ def cluster(ensemble: Ensemble, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with Nimbuses(directory / "nimbuses", ensemble.url(), 2, settings) as nimbuses:
         nimbuses.start(0, 1)
         nimbuses.wait_members(2)
-        made = Shared(directory / "arena", nimbuses)
-        with made:
+        with Shared(directory / "arena", nimbuses, supervisors=2, slots=4, settings=SHORT) as made:
             yield made
             made.end_cleanly()
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 from kit import leftovers
 from rainband.errors import ClusterUnavailable
@@ -121,7 +121,7 @@ class Arena:
         self.address = f"{self.host}:{self.port}"
         self._client: Client | None = None
 
-    def __enter__(self) -> Arena:
+    def __enter__(self) -> Self:
         try:
             self.start(*self.names)
             self.wait_supervisors(len(self.names) - 1)

@@ -16,6 +16,7 @@ from rainband.config import Config
 from rainband.errors import RainbandError
 from rainband.messaging.keys import Keys
 from rainband.messaging.rpc import RpcClient
+from rainband.nimbus import state
 from rainband.records import ClusterSummary, GetCluster
 from rainband.supervisor import ports
 
@@ -79,6 +80,7 @@ class Nimbuses:
             (directory / "keys").mkdir(mode=0o700)
             self.keys.save(directory / "keys" / "cluster.key")
             self.settings["keys.dir"] = str(directory / "keys")
+            self.credentials = state.credentials(Config.layer(self.settings))
         else:
             auth = directory / "auth"
             auth.touch(mode=0o600)
