@@ -19,6 +19,7 @@ LINKED_S = 3.0
 ONE_WAY_S = 8.0
 MOVED_S = 5.0
 FENCED_S = 10.0
+PORTS_S = 5.0
 LEASES = {**SHORT, "nimbus.supervisor.timeout.secs": LEASE_S}
 
 
@@ -43,6 +44,28 @@ def cluster(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with Arena(directory, supervisors=2, slots=4, settings=settings, extra=extra, prefix=prefix) as made:
         yield made
         made.end_cleanly()
+
+
+def test_f34_no_port_is_left_for_new_connections(case: Case, hosts: Hosts) -> None:
+    """A worker that starts there can connect to nobody until there are ports again; the others live."""
+    number = 3 - host_of(case, "numbers")
+    name = f"supervisor-{number}"
+    mine = {slot.port for slot in case.assignment().slots() if case.arena.supervisor_of(slot) == name}
+    victim = next(w for w in case.workers() if w.port in mine)
+    others = {w.pid for w in case.workers()} - {victim.pid}
+    with hosts.no_ports(number):
+        case.kill_worker(victim)
+        lasts(3.0)
+        assert not any(w.port == victim.port for w in case.workers())
+        assert case.arena.alive_supervisors() == 2
+    at = now()
+    case.wait_replaced(victim)
+    case.wait_flowing(FLOWING)
+    back_s = case.mended() - at
+    verdict = case.judge()
+    print(f"flowing {back_s:.1f} s after there were ports", verdict)
+    assert back_s <= PORTS_S
+    assert {w.pid for w in case.workers()} > others
 
 
 def host_of(case: Case, component: str) -> int:
