@@ -168,7 +168,8 @@ class Arena:
             command = processes.python_command("rainband", *own, "--while", str(os.getpid()), *given)
             argv = [*self.prefix.get(name, ()), *command]
             log = self.directory / f"{name}.log"
-            self.children[name] = processes.start(argv, cwd=self.directory, log=log, env=processes.environment())
+            env = processes.environment(for_workers=name != "nimbus")
+            self.children[name] = processes.start(argv, cwd=self.directory, log=log, env=env)
 
     def kill(self, *names: str) -> None:
         """kill -9 daemons."""
