@@ -75,6 +75,18 @@ class Nodes:
         return sorted(set(found) - {f"entries/{name}" for name in ALWAYS_THERE})
 
 
+    def contents(self) -> dict[str, bytes]:
+        """Every node below the root, and what is in it."""
+        found: dict[str, bytes] = {}
+        todo = [self._root]
+        while todo:
+            path = todo.pop()
+            with contextlib.suppress(NoNodeError):
+                found[path] = self._client.get(path)[0]
+                todo += [f"{path}/{name}" for name in self._client.get_children(path)]
+        return found
+
+
 def wait_none(look: object, timeout_s: float, what: str) -> None:
     """Wait until `look` finds nothing."""
     assert callable(look)
