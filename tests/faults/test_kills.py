@@ -154,7 +154,9 @@ def test_f08_crash_loop_backs_off_and_bothers_nobody(case: Case) -> None:
     assert gaps[0] >= 0.5
     assert gaps[1] >= 1.5
     assert gaps[2] >= 3.5
-    assert any("says no" in error.error for error in case.running.errors("relay"))
+    told = [error for error in case.running.errors("relay") if "says no" in error.error]
+    assert told
+    assert "in prepare" in told[-1].traceback
     wait(lambda: status_text(case.statistics()) == "ACTIVE CRASHING", 5.0, case.explain)
     assert re.search(r"again in [124] s", case.arena.log("supervisor-1"))
     broken.unlink()

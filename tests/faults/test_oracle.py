@@ -1,13 +1,20 @@
-"""The judge is judged: each kind of misdeed, planted in journals by hand, is found; what is in order is not."""
+"""The judge is judged: each kind of misdeed, planted by hand, is found; what is in order is not."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults.oracle import judge
+
+from kit import leftovers
 
 GOOD = {
     "emitted": [(0, 1.0), (1, 2.0), (2, 3.0)],
@@ -64,3 +71,21 @@ def test_an_old_tree_does_not_count_for_the_ack_of_its_successor(tmp_path: Path)
 
 def test_acks_of_what_nobody_tracks_say_nothing(tmp_path: Path) -> None:
     assert found(tmp_path, {"acked": [(0, 1.0), (1, 2.0), (2, 3.0)]}, tracked=False)["false_acks"] == 0
+
+
+def test_what_is_left_behind_is_seen(tmp_path: Path) -> None:
+    blobs = tmp_path / "nimbus" / "blobs"
+    (blobs / "incoming").mkdir(parents=True)
+    look = (leftovers.processes_of, leftovers.blobs, leftovers.rows)
+    assert [sees(tmp_path) for sees in look] == [[], [], set()]
+    with contextlib.closing(sqlite3.connect(tmp_path / "nimbus" / "state.db")) as state, state:
+        state.execute("CREATE TABLE entries (key TEXT, value BLOB)")
+        state.execute("INSERT INTO entries VALUES ('counter', '1'), ('plan/wc-1-1', '')")
+    (blobs / "incoming" / "half").touch()
+    with subprocess.Popen([sys.executable, "-c", "input()", str(tmp_path)], stdin=subprocess.PIPE) as child:
+        assert [sees(tmp_path) for sees in look] == [[child.pid], ["incoming/half"], {"plan/wc-1-1"}]
+        child.kill()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert port in leftovers.listening()
+    assert port not in leftovers.listening()

@@ -219,6 +219,7 @@ def test_f26_disk_of_a_supervisor_is_full(tmp_path: Path) -> None:
         wait(lambda: arena.logged("supervisor-1", "No space left"), 15.0, lambda: arena.log("supervisor-1"))
         case.order("keyed", "shout", 200)
         case.wait_flowing()
+        wait(lambda: case.statistics().counters.get("log_bytes_dropped", 0) > 0, 10.0, case.explain)
         filler.unlink()
         at = case.mended()
         arena.client.topology("f26-waiting").wait_running(30)

@@ -13,6 +13,7 @@ CLUSTER = {"supervisors": 2, "slots": 6, "settings": SHORT}
 
 LEASE_S = float(SHORT["nimbus.supervisor.timeout.secs"])
 MOVED_S = 5.0
+REPLACED_S = 3.0
 WORKER_TIMEOUT_S = float(SHORT["supervisor.worker.timeout.secs"])
 
 
@@ -44,8 +45,9 @@ def test_f06_worker_stands_still_for_good(case: Case) -> None:
     back_s = now() - at
     case.wait_flowing(100)
     case.judge()
+    print(f"replaced after {back_s:.1f} s (timeout {WORKER_TIMEOUT_S:g} s)")
     assert not alive(victim.pid)
-    assert back_s <= WORKER_TIMEOUT_S + 3.0 + 2.0
+    assert back_s <= WORKER_TIMEOUT_S + REPLACED_S
     name = case.arena.supervisor_of(next(s for s in case.assignment().slots() if s.port == victim.port))
     assert case.arena.logged(name, f"worker {victim.pid}", "given up", "stopped by a signal")
 
