@@ -449,7 +449,7 @@ class Supervisor:
         if self.network is None:
             try:
                 self.network = ZmqNetwork("127.0.0.1", 0, self.keys)
-            except (RainbandError, OSError) as error:
+            except RainbandError as error:
                 self._say_of_the_way(f"{error}; workers on other hosts are not told yet of a death here")
                 return
             self.way_trouble = ""
