@@ -21,6 +21,7 @@ CLUSTER = {"slots": 6, "settings": SHORT}
 HOUR_S = 3600.0
 NEXT_SLOT_S = 5.0
 RECOVERED_S = 5.0
+HOARD_S = 3.0
 OVERLOAD_S = 6.0
 GROWN_MAX = 60 << 20
 SUSPENDED_S = 8.0
@@ -165,6 +166,22 @@ def test_f34_descriptors_run_out(case: Case) -> None:
     assert now() - at <= 1.5 + RECOVERED_S
     assert alive(victim.pid)
     case.judge()
+
+
+def test_f34_new_peers_while_no_descriptor_is_left(case: Case) -> None:
+    """A worker goes on while it cannot connect to those that are new, and does so once it can."""
+    victim = case.worker("keyed", without=("numbers",))
+    limit(victim.pid, resource.RLIMIT_NOFILE, psutil.Process(victim.pid).num_fds() + 6)
+    case.fault(spout=True)
+    case.order("keyed", "hoard", HOARD_S)
+    at = now()
+    case.running.rebalance(workers=5, wait_s=0.2)
+    case.wait_flowing()
+    assert now() - at <= HOARD_S + 2 * RECOVERED_S
+    print(f"flowing {case.mended() - at:.1f} s after the rebalance, of which {HOARD_S:g} s without descriptors")
+    assert alive(victim.pid)
+    case.judge()
+    assert case.statistics().restarts == 0
 
 
 @needs_root

@@ -50,6 +50,16 @@ def blobs(state: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
+def holding(top: Path, spellings: Sequence[bytes]) -> list[Path]:
+    """Files below `top` that hold one of the texts. What goes away meanwhile does not count."""
+    found = []
+    for path in sorted(top.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and any(spelling in path.read_bytes() for spelling in spellings):
+                found.append(path)
+    return found
+
+
 class Nodes:
     """What is below the root of a cluster in ZooKeeper. A context manager."""
 

@@ -18,6 +18,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -107,16 +108,29 @@ def obey(what: str, *arguments: str) -> None:
         for _ in range(int(arguments[0])):
             sys.stdout.write("x" * 1023 + "\n")
     elif what == "files":
-        held = []
-        try:
-            for _ in range(1 << 20):
-                held.append(os.open("/dev/null", os.O_RDONLY))
-        except OSError:
-            time.sleep(float(arguments[0]))
-        for descriptor in held:
-            os.close(descriptor)
+        held = every_descriptor()
+        time.sleep(float(arguments[0]))
+        close_all(held)
+    elif what == "hoard":
+        threading.Timer(float(arguments[0]), close_all, [every_descriptor()]).start()
     else:
         raise ValueError(f"no such order: {what}")
+
+
+def every_descriptor() -> list[int]:
+    """Opened, until there is none left."""
+    held: list[int] = []
+    try:
+        while len(held) < 1 << 20:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    return held
+
+
+def close_all(held: list[int]) -> None:
+    for descriptor in held:
+        os.close(descriptor)
 
 
 class Numbers(ReliableSpout):
