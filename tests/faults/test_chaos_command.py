@@ -98,6 +98,7 @@ def test_unknown_topologies_are_refused_with_those_that_run(case: Case) -> None:
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_waits_and_states_that_cannot_be(case: Case) -> None:
     for words in (["kill", "--yes", "-w", "-1"], ["rebalance", "-w", "-1"], ["kill", "--yes", "-w", "soon"]):
         done = rainband(case, *words, case.name)
