@@ -219,6 +219,74 @@ def _eager(tree: ast.Module, known: set[str]) -> set[str]:
     return found
 
 
+UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "copyreg"}
+READS_USER_CODE = {"load_component", "load_topology", "decode_rows", "loads", "Unpickler", "unpack_pickle"}
+
+
+def reached(start: str, later: bool) -> dict[str, str]:
+    """Modules that importing `start` imports, by whom; with `later` also those that its functions would."""
+    modules = {module_of(path): path for path in sources()}
+    found: dict[str, str] = {}
+    todo = [(start, "")]
+    while todo:
+        name, importer = todo.pop()
+        if name in found:
+            continue
+        found[name] = importer
+        if name in modules:
+            parents = {name.rpartition(".")[0]} - {""}
+            todo += [(target, name) for target in parents | _imported(parse(modules[name]), set(modules), later)]
+    return found
+
+
+def _imported(tree: ast.AST, known: set[str], later: bool) -> set[str]:
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not later:
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for _, module, names in imports(ast.Module([node], [])):
+                inner = {f"{module}.{name}" for name in names} & known
+                found |= {module} | inner
+        found |= _imported(node, known, later)
+    return found
+
+
+@pytest.mark.parametrize(("start", "later"), [("rainband.nimbus.service", True), ("rainband.supervisor.daemon", False)])
+def test_daemons_have_nothing_that_unpickles(start: str, later: bool) -> None:
+    """Nimbus has no way to any; a supervisor imports none by itself, and calls no function that would (see below)."""
+    found = reached(start, later)
+    assert len(found) > 30, "the imports are not seen any more"
+    chains = []
+    for name in sorted(found):
+        if name.split(".")[0] in UNPICKLERS:
+            chain = [name]
+            while found[chain[-1]]:
+                chain.append(found[chain[-1]])
+            chains.append(" <- ".join(chain))
+    assert chains == []
+
+
+def test_supervisors_and_nimbus_never_read_what_users_pickled() -> None:
+    wrong = []
+    for path in sources():
+        if room_of(path) not in ("supervisor", "nimbus", "cluster"):
+            continue
+        for node in ast.walk(parse(path)):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            if name in READS_USER_CODE:
+                wrong.append(f"{path.relative_to(PACKAGE.parent)}:{getattr(node, 'lineno', 0)}: {name}")
+        wrong += [f"{path.name}:{line}: {module}" for line, module, _ in imports(parse(path)) if module in UNPICKLERS]
+    assert wrong == []
+
+
+def test_an_unpickler_is_found_wherever_it_is_imported() -> None:
+    found = reached("rainband.worker.process", True)
+    assert {"pickle", "cloudpickle"} & set(found)
+
+
 def test_unit_tests_neither_sleep_nor_mock() -> None:
     found = []
     for path in sorted((PACKAGE.parent / "tests" / "unit").rglob("*.py")):

@@ -7,6 +7,7 @@ send again. Networks know nothing of what is in a frame.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import threading
 from collections import deque
@@ -15,9 +16,9 @@ from typing import Protocol
 
 import zmq
 
-from rainband.errors import UsageError
+from rainband.errors import Refused, UsageError
 from rainband.messaging.frames import FRAME_BYTES_MAX
-from rainband.messaging.keys import Keys
+from rainband.messaging.keys import Gate, Keys
 from rainband.messaging.sockets import (
     Bell,
     Socket,
@@ -64,26 +65,42 @@ class ZmqNetwork:
     def __init__(
         self, host: str, port: int, keys: Keys | None = None, also: Sequence[Socket | int] = (), insecure: bool = False
     ) -> None:
-        """Listens on `host:port` (0: any free one). Raises Refused (port in use), NotAllowed (exposed without keys)."""
+        """Listens on `host:port` (0: any free one). Raises NotAllowed (exposed without keys), Refused (port in use, no
+        descriptor left).
+        """
         check_exposure(host, keys, insecure)
         self.keys = keys
-        self._context = new_context()
-        self._gate = make_gate(self._context, keys)
-        self._pull = self._make(zmq.PULL, server=True)
+        self._gate: Gate | None = None
+        self._prepare(host, port)
         try:
             self.port = bind(self._pull, host, port)
         except Exception:
+            self._bell.close()
             self._end_context()
             raise
         self.address = f"{host}:{self.port}"
         self._out: dict[str, Socket] = {}
         self._unwanted: dict[str, int] = {}
-        self._bell = Bell()
         self._poller = zmq.Poller()
         self._poller.register(self._pull, zmq.POLLIN)
         self._poller.register(self._bell.descriptor, zmq.POLLIN)
         for item in also:
             self.watch(item)
+
+    def _prepare(self, host: str, port: int) -> None:
+        """Everything that takes a descriptor, or none of it. The gate comes last: its thread holds a socket."""
+        try:
+            with contextlib.ExitStack() as undo:
+                self._context = new_context()
+                undo.callback(self._context.term)
+                self._bell = Bell()
+                undo.callback(self._bell.close)
+                self._pull = undo.enter_context(self._make(zmq.PULL, server=True))
+                self._gate = make_gate(self._context, self.keys)
+                undo.pop_all()
+        except (zmq.ZMQError, OSError) as error:
+            fix = "Allow this user more open files: ulimit -n"
+            raise Refused(f"cannot listen on {host}:{port}: {error.strerror}", fix) from None
 
     def _make(self, kind: int, *, server: bool) -> Socket:
         return make(
@@ -111,8 +128,13 @@ class ZmqNetwork:
         return True
 
     def _connect(self, address: str) -> Socket | None:
-        """None for what is no address: peers name theirs, and what they say must not stop us."""
-        socket = self._make(zmq.PUSH, server=False)
+        """None for what is no address: peers name theirs, and what they say must not stop us. And while there is no
+        descriptor left.
+        """
+        try:
+            socket = self._make(zmq.PUSH, server=False)
+        except zmq.ZMQError:
+            return None
         try:
             socket.connect(endpoint(*split_address(address)))
         except (zmq.ZMQError, UsageError):

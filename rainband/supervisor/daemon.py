@@ -25,6 +25,7 @@ import msgspec
 from rainband.build import VERSION
 from rainband.clock import SystemClock
 from rainband.config import Config, expanded
+from rainband.errors import RainbandError
 from rainband.messaging import frames
 from rainband.messaging.control import Assign, ControlServer, Gone, ToWorker
 from rainband.messaging.keys import Keys, key_file
@@ -111,6 +112,7 @@ class Supervisor:
         self.keys = keys
         self.upkeep = Upkeep(disk, self._introduce, 60.0 * config["logviewer.cleanup.age.mins"])
         self.network: ZmqNetwork | None = None
+        self.way_trouble = ""
         self.heartbeat_at = self.look_at = self.clock.now()
         self.nimbus_trouble = ""
         self.packages = {name: importlib.metadata.version(name) for name in PACKAGES} | {"rainband": VERSION}
@@ -441,15 +443,23 @@ class Supervisor:
 
     def _send_obituaries(self, now: float) -> None:
         """Frames to workers on other hosts, until the connection takes them or it no longer matters."""
+        self.obituaries = [word for word in self.obituaries if now < word.seen_at + GONE_TRY_S]
         if not self.obituaries:
             return
         if self.network is None:
-            self.network = ZmqNetwork("127.0.0.1", 0, self.keys)
-        self.obituaries = [
-            word
-            for word in self.obituaries
-            if now < word.seen_at + GONE_TRY_S and not self.network.send(word.reader, word.frame(self.incarnation, now))
-        ]
+            try:
+                self.network = ZmqNetwork("127.0.0.1", 0, self.keys)
+            except RainbandError as error:
+                self._say_of_the_way(f"{error}; workers on other hosts are not told yet of a death here")
+                return
+            self.way_trouble = ""
+        send = self.network.send
+        self.obituaries = [w for w in self.obituaries if not send(w.reader, w.frame(self.incarnation, now))]
+
+    def _say_of_the_way(self, trouble: str) -> None:
+        if trouble != self.way_trouble:
+            logger.warning("%s", trouble)
+        self.way_trouble = trouble
 
     # The end
 

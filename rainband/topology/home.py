@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from rainband.errors import Refused
-from rainband.records import Assignment
+from rainband.records import Assignment, Slot
 from rainband.topology.plan import Plan
 
 BUNDLE = "bundle.zip"
@@ -82,6 +82,23 @@ def read_assignment(home: Path) -> Assignment | None:
         return msgspec.msgpack.decode((home / ASSIGNMENT).read_bytes(), type=Assignment)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def is_placed(home: Path, slot: Slot) -> bool:
+    """Whether the assignment that lies in a home has something on the slot.
+
+    True as well while nobody can tell, as without a free descriptor: only a home that is gone says no by itself.
+    """
+    try:
+        data = (home / ASSIGNMENT).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    try:
+        return bool(msgspec.msgpack.decode(data, type=Assignment).on(slot))
+    except msgspec.DecodeError:
+        return False
 
 
 def read_plan(home: Path) -> Plan | None:

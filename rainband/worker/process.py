@@ -40,7 +40,16 @@ from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
 from rainband.topology import imports
 from rainband.topology.bundle import check_component, load_component
-from rainband.topology.home import CODE, POSITIONS, Progress, read_assignment, read_lease, read_plan, stacks_path
+from rainband.topology.home import (
+    CODE,
+    POSITIONS,
+    Progress,
+    is_placed,
+    read_assignment,
+    read_lease,
+    read_plan,
+    stacks_path,
+)
 from rainband.topology.plan import Plan
 from rainband.topology.secrets import Secrets
 from rainband.worker.guard import Guard
@@ -301,8 +310,7 @@ class WorkerProcess:
 
     def _still_wanted(self) -> bool:
         """False once the supervisor has taken the topology away, even if nobody is left to say so."""
-        assignment = read_assignment(self.home)
-        return assignment is not None and bool(assignment.on(self.slot))
+        return is_placed(self.home, self.slot)
 
     def _finished(self, now: float) -> bool:
         if self.stop_at == float("inf"):

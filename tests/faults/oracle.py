@@ -2,12 +2,14 @@
 
     python oracle.py DIRECTORY        one JSON document on stdout
 
-DIRECTORY has `case.json`: {"end": numbers in the source, "sinks": [names], "faults": [{"at", "until", "spout"}]}, and
-the journals `emitted`, `acked`, `relayed`, `sunk-NAME` with lines `number time`. One source emits 0, 1, 2 … in this
-order. A fault begins at the monotonic time `at` and is mended at `until`; `spout` says that it took the source's
-process with it, whose successor then goes back to what was stored up to STORED_S before.
+DIRECTORY has `case.json`: {"end": numbers in the source, "sinks": [names], "tracked": whether acks say anything (true
+where it is missing), "faults": [{"at", "until", "spout"}]}, and the journals `emitted`, `acked`, `relayed`, `sunk-NAME`
+with lines `number time`. One source emits 0, 1, 2 … in this order. A fault begins at the monotonic time `at` and is
+mended at `until`; `spout` says that it took the source's process with it, whose successor then goes back to what was
+stored up to STORED_S before.
 
 lost          numbers that some sink never saw
+false_acks    acks of a number that some sink had not executed since it was last emitted: acked without full processing
 strange       numbers that some sink saw and no source has
 again         executions at a sink beyond the first, by number of roots that had them
 unexcused     roots executed more often than 1 + the faults they were pending at: repeated without need
@@ -60,6 +62,31 @@ class Journal:
 
     def missing(self) -> int:
         return sum(at == NEVER for at in self.first)
+
+
+def false_acks(emitted: Journal, acked: Journal, sinks: list[Journal]) -> list[int]:
+    """Numbers with an ack before which some sink had not written them; by what happened since they were emitted.
+
+    Each sink writes before it acks, and the source's ack comes last, so one clock puts them in this order. What a tree
+    that was given up had executed before its number was emitted anew does not count for the ack of the new tree.
+    """
+    found = []
+    for number, first in enumerate(acked.first):
+        if first == NEVER:
+            continue
+        again = emitted.more.get(number)
+        if again is None and number not in acked.more:
+            if any(sink.first[number] > first for sink in sinks):
+                found.append(number)
+            continue
+        begun = emitted.times(number)
+        written = [sink.times(number) for sink in sinks]
+        for at in acked.times(number):
+            since = max((when for when in begun if when <= at), default=NEVER)
+            if not all(any(since <= when <= at for when in times) for times in written):
+                found.append(number)
+                break
+    return found
 
 
 def pending_at(fault: dict[str, Any], emitted: Journal, acked: Journal) -> set[int]:
@@ -125,6 +152,7 @@ def judge(directory: Path) -> dict[str, Any]:
             excuses[number] += 1
         faults.append(recovery(fault, pending, acked, repeated))
     unexcused = sorted(number for number, more in again.items() if more > excuses[number])
+    untrue = false_acks(emitted, acked, list(sinks.values())) if case.get("tracked", True) else []
     begun = min((fault["at"] for fault in case["faults"]), default=0.0)
     return {
         "expected": end,
@@ -132,6 +160,8 @@ def judge(directory: Path) -> dict[str, Any]:
         "lost": sum(sink.missing() for sink in sinks.values()),
         "lost_by_sink": {name: sink.missing() for name, sink in sinks.items()},
         "unacked": acked.missing(),
+        "false_acks": len(untrue),
+        "false_acks_first": untrue[:10],
         "strange": sum(len(sink.strange) for sink in sinks.values()),
         "again": len(again),
         "again_max": max(again.values(), default=0),

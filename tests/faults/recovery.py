@@ -52,7 +52,7 @@ def main() -> int:
             shutil.rmtree(directory, ignore_errors=True)
     print(json.dumps(found))
     verdicts = [found[name]["verdict"] for name in ("workers", "hosts") if name in found]
-    return 0 if all(v["lost"] == v["unacked"] == v["unexcused"] == 0 for v in verdicts) else 1
+    return 0 if all(v["lost"] == v["unacked"] == v["false_acks"] == v["unexcused"] == 0 for v in verdicts) else 1
 
 
 def kill_workers(directory: Path, kills: int, rate: float, draw: random.Random) -> dict[str, Any]:

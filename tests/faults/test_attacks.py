@@ -11,17 +11,20 @@ import io
 import os
 import pickle
 import random
+import secrets
 import socket
 import sqlite3
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 import zmq
 
+from kit import leftovers
 from kit.chaos import SHORT, Arena, Case, now, wait
 from kit.clusters import heartbeat, word_count
 from rainband.errors import NotAllowed, RainbandError, Refused
@@ -31,6 +34,7 @@ from rainband.nimbus.client import Client
 from rainband.records import Done, Download, GetTopology, HeartbeatReply, Kill, Rebalance, Request, Submit, Upload
 from rainband.supervisor import processes
 from rainband.topology.home import wire_id
+from rainband.topology.secrets import variable
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"slots": 6, "settings": SHORT, "extra": {"nimbus": {"nimbus.upload.expiry.secs": 2}}}
@@ -38,6 +42,9 @@ CLUSTER = {"slots": 6, "settings": SHORT, "extra": {"nimbus": {"nimbus.upload.ex
 DRAW = random.Random(1)
 GROWTH_BYTES_MAX = 40 << 20
 ANSWER_S = 2.0
+STRANGERS = 1000
+RATE_S = 1.5
+FULL_RATE = 0.7  # of the rate before them: a machine has other things to do, too
 
 
 @contextlib.contextmanager
@@ -138,6 +145,39 @@ def test_a01_flood_of_requests(case: Case) -> None:
         at = now()
         honest.topologies()
         assert now() - at <= ANSWER_S
+
+
+def test_a03_frames_that_were_seen_before_come_back_or_belong_elsewhere(case: Case) -> None:
+    """In the name of living peers, to whom they were said: a number that was there already is not taken again."""
+    other = case.arena.case("a03-other", shape="chain", workers=1)
+    other.wait_flowing()
+    ours, theirs = (wire_id(one.assignment().topology_id) for one in (case, other))
+    workers, [foreigner] = case.workers(), other.workers()
+    before = case.statistics().counters
+    sent: Counter[str] = Counter()
+    body: list[object] = [frames.record(frames.DATA, 5, False), b"again"]
+    with unharmed(case), unharmed(other):
+        for worker in workers:
+            with talker(f"127.0.0.1:{worker.port}", zmq.PUSH) as rude:
+                rude.linger = 2000
+                for peer in workers:
+                    kind = "frames_refused" if peer is worker else "frames_duplicate"  # reflected, or replayed
+                    for seq in range(1, 21):
+                        to = worker.incarnation
+                        rude.send(frames.build(frames.BATCH, ours, peer.incarnation, to, seq, 0, body))
+                        rude.send(frames.build(frames.BATCH, theirs, peer.incarnation, to, seq, 0, body))
+                        sent.update([kind, "frames_foreign"])
+                rude.send(frames.build(frames.BATCH, theirs, foreigner.incarnation, worker.incarnation, 1, 0, body))
+                sent.update(["frames_foreign"])
+        case.wait_flowing()
+
+        def more() -> dict[str, int]:
+            after = case.statistics().counters
+            return {kind: after[kind] - before[kind] for kind in sent}
+
+        wait(lambda: all(more()[kind] >= count for kind, count in sent.items()), 10.0, lambda: f"{sent} {more()}")
+        assert sum(error.error.count("again") for error in case.running.errors()) == 0
+    other.kill()
 
 
 class Trap:
@@ -349,30 +389,48 @@ def ends(directory: Path, *words: str) -> str:
     return log.read_text()
 
 
+CANARIES = {"canary.variable": secrets.token_hex(16), "canary-file": secrets.token_hex(16)}
+
+
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    """Daemons with keys, started by somebody whose umask keeps nothing private."""
+    """Daemons with keys and secrets, started by somebody whose umask keeps nothing private."""
     directory = tmp_path_factory.mktemp("keyed")
     (directory / "keys").mkdir(mode=0o700)
     Keys.generate().save(directory / "keys" / "cluster.key")
+    (directory / "secrets").mkdir(mode=0o700)
+    file = directory / "secrets" / "canary-file"
+    file.touch(mode=0o600)
+    file.write_text(CANARIES[file.name])
+    extra = {"supervisor-1": {"supervisor.secrets.dir": str(file.parent)}}
+    settings = {**SHORT, "keys.dir": str(directory / "keys")}
     before = os.umask(0)
+    os.environ[variable("canary.variable")] = CANARIES["canary.variable"]
     try:
-        with Arena(directory, slots=4, settings={**SHORT, "keys.dir": str(directory / "keys")}) as made:
+        with Arena(directory, slots=4, settings=settings, extra=extra) as made:
             yield made
             made.end_cleanly()
     finally:
+        del os.environ[variable("canary.variable")]
         os.umask(before)
+
+
+def rate_of(case: Case) -> float:
+    """Numbers a second that come to the sink."""
+    at, sunk = now(), case.count("sunk-keyed")
+    wait(lambda: now() >= at + RATE_S, 10.0)
+    return (case.count("sunk-keyed") - sunk) / (now() - at)
 
 
 def test_a02_strangers_at_doors_that_need_a_key(keyed: Arena) -> None:
     case = keyed.case("a02")
     case.wait_flowing()
-    theirs = Keys.generate()
+    theirs, before = Keys.generate(), rate_of(case)
     with unharmed(case), contextlib.ExitStack() as stack:
         context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
-        context.set(zmq.MAX_SOCKETS, 2000)
+        context.set(zmq.MAX_SOCKETS, 2 * STRANGERS)
         doors = [keyed.address, *(f"127.0.0.1:{port}" for port in data_ports(case))]
-        for number in range(300):
+        for number in range(STRANGERS // 2):
             door = context.socket(zmq.PUSH if number % len(doors) else zmq.DEALER)
             door.linger = 0
             if number % 3 == 1:  # a key, but not ours
@@ -382,10 +440,10 @@ def test_a02_strangers_at_doors_that_need_a_key(keyed: Arena) -> None:
                 door.plain_username, door.plain_password = b"rainband", b"rainband"
             door.connect(f"tcp://{doors[number % len(doors)]}")
             stack.callback(door.close)
-        for number in range(300):
+        for number in range(STRANGERS // 2):
             host, _, port = doors[number % len(doors)].rpartition(":")
             stack.enter_context(socket.create_connection((host, int(port)), 2.0))
-        case.wait_flowing(800)
+        assert rate_of(case) >= FULL_RATE * before
         with Client(keyed.address, timeout_s=1.0) as stranger, pytest.raises(NotAllowed):
             stranger.topologies()
         with Client(keyed.address, keys=theirs, timeout_s=1.0) as stranger, pytest.raises(NotAllowed):
@@ -397,33 +455,55 @@ def test_a02_strangers_at_doors_that_need_a_key(keyed: Arena) -> None:
 
 
 def test_a22_a23_a26_what_is_secret_stays_so(keyed: Arena) -> None:
-    """Only the key's own file has it, nothing of ours is open to others, workers inherit nothing they need not."""
+    """Only its own file has it, nothing of ours is open to others, workers inherit nothing they need not."""
     case = keyed.case("a22")
     case.wait_flowing()
     key_file = keyed.directory / "keys" / "cluster.key"
-    secret = Keys.load(key_file).secret
-    spellings = [secret, secret.hex().encode()]
-    for pid in [*(w.pid for w in case.workers()), *(child.pid for child in keyed.children.values())]:
-        for name in ("cmdline", "environ"):
-            text = Path(f"/proc/{pid}/{name}").read_bytes()
-            assert not any(spelling in text for spelling in spellings), (pid, name)
-    for w in case.workers():
-        process = psutil.Process(w.pid)
+    key = Keys.load(key_file).secret
+    spellings = [key, key.hex().encode(), *(text.encode() for text in CANARIES.values())]
+    own_files = [key_file, keyed.directory / "secrets" / "canary-file"]
+    case.fault()
+    case.order("relay", "confess", *CANARIES)
+    wait(lambda: any("2 secrets of 64 letters" in error.error for error in case.running.errors("relay")), 10.0)
+    case.mended()
+    told = [case.running.errors(), case.statistics(), case.running.summary(), keyed.client.cluster()]
+    told += [case.running.stacks(), keyed.client.topologies()]
+    assert not [spelling for spelling in spellings if spelling in repr(told).encode()]
+    workers = [w.pid for w in case.workers()]
+    for pid in [*workers, *(child.pid for child in keyed.children.values())]:
+        assert_hidden(spellings, Path(f"/proc/{pid}/cmdline"))
+    assert_hidden(spellings, Path(f"/proc/{keyed.pid('nimbus')}/environ"))
+    for pid in [*workers, keyed.pid("supervisor-1")]:
+        assert_hidden([*spellings[:2], CANARIES["canary-file"].encode()], Path(f"/proc/{pid}/environ"))
+    for pid in workers:
+        process = psutil.Process(pid)
         assert set(process.environ()) <= {*processes.environment(), "RAINBAND_SECRETS"}
         own = f"{keyed.topologies('supervisor-1')}"
         assert process.cwd().startswith(own)
         assert not [file.path for file in process.open_files() if "nimbus" in Path(file.path).parts[-2:]]
-    wrong = []
-    for path in keyed.directory.rglob("*"):
-        if path == key_file or "case-" in str(path):
-            continue
-        if path.is_file() and any(spelling in path.read_bytes() for spelling in spellings):
-            wrong.append(f"{path} holds the secret")
-        inside = any(part.startswith(("nimbus", "supervisor-")) for part in path.relative_to(keyed.directory).parts)
-        if inside and path.lstat().st_mode & 0o077 and not path.is_symlink():
-            wrong.append(f"{path} has mode {path.lstat().st_mode & 0o777:o}")
-    assert wrong == []
+    assert leftovers.holding(keyed.directory, spellings) == own_files
+    assert open_to_others(keyed.directory) == []
+    case.judge()
     case.kill()
+
+
+def open_to_others(top: Path) -> list[str]:
+    """What daemons made below `top`, with modes that let others in."""
+    wrong = []
+    for path in top.rglob("*"):
+        inside = any(part.startswith(("nimbus", "supervisor-")) for part in path.relative_to(top).parts)
+        if not inside or "case-" in str(path):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+            mode = path.lstat().st_mode
+            if mode & 0o077 and not stat.S_ISLNK(mode):
+                wrong.append(f"{path} has mode {mode & 0o777:o}")
+    return wrong
+
+
+def assert_hidden(spellings: Sequence[bytes], path: Path) -> None:
+    text = path.read_bytes()
+    assert not any(spelling in text for spelling in spellings), path
 
 
 def test_a23_a_key_that_others_may_read_is_none(keyed: Arena, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`rainband chaos kill-worker`: the attack that users may start themselves, against real processes."""
+"""Commands of people against real processes: `rainband chaos kill-worker`, and what is refused of all others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from kit.chaos import SHORT, Case
+from kit.chaos import SHORT, Case, wait
 from rainband.supervisor import processes
 
 pytestmark = pytest.mark.faults
@@ -81,3 +82,34 @@ def test_refusals(case: Case) -> None:
         assert done.returncode == code, done.stderr
         assert said in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+NO_SUCH = [
+    ["kill", "--yes"], ["rebalance"], ["activate"], ["deactivate"], ["monitor"], ["errors"], ["stacks"],
+    ["chaos", "kill-worker"],
+]  # fmt: skip
+
+
+def test_unknown_topologies_are_refused_with_those_that_run(case: Case) -> None:
+    for words in NO_SUCH:
+        done = rainband(case, *words, "nobody")
+        assert done.returncode == 3, (words, done.stderr)
+        assert f"error: no topology is named 'nobody'. Running: {case.name}" in done.stderr, (words, done.stderr)
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_waits_and_states_that_cannot_be(case: Case) -> None:
+    for words in (["kill", "--yes", "-w", "-1"], ["rebalance", "-w", "-1"], ["kill", "--yes", "-w", "soon"]):
+        done = rainband(case, *words, case.name)
+        assert done.returncode in (2, 3), (words, done.stderr)
+        assert words[-1] in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    case.order("relay", "sleep", 6.0)
+    asked = threading.Thread(target=rainband, args=(case, "rebalance", case.name, "--wait", "20"))
+    asked.start()
+    wait(lambda: case.statistics().status == "REBALANCING", 20.0, case.explain)
+    done = rainband(case, "deactivate", case.name)
+    asked.join(60)
+    assert (done.returncode, "is being rebalanced; wait until that is done, or kill it" in done.stderr) == (3, True)
+    assert case.statistics().status == "ACTIVE"

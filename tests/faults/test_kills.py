@@ -96,6 +96,7 @@ def test_f07_worker_ends_by_itself(case: Case, order: str, arguments: tuple[int,
 def test_f07_worker_is_killed_for_want_of_memory(case: Case) -> None:
     """The catalogue asks for the cause: not just signal 9, which anybody may have sent."""
     victim = case.worker("relay", without=("numbers",))
+    others = {w.pid for w in case.workers()} - {victim.pid}
     with memory_group(f"rainband-{os.getpid()}", 64 << 20) as group:
         group.write_text(str(victim.pid))
         joined = now()
@@ -106,6 +107,7 @@ def test_f07_worker_is_killed_for_want_of_memory(case: Case) -> None:
         case.wait_flowing()
     case.judge()
     print(f"back after {back_s:.1f} s")
+    assert {w.pid for w in case.workers()} > others
     assert case.arena.logged("supervisor-1", f"worker {victim.pid}", "died", "signal 9 (SIGKILL)", "out of memory")
     assert any("out of memory" in error.error for error in case.running.errors())
 
@@ -117,7 +119,10 @@ def order_until_dead(case: Case, pid: int) -> bool:
     return not alive(pid)
 
 
-@pytest.mark.parametrize(("order", "error"), [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt")])
+RAISES = [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"), ("cancel", "CancelledError")]
+
+
+@pytest.mark.parametrize(("order", "error"), RAISES, ids=[order for order, _ in RAISES])
 def test_f07_raise_that_is_no_exception_fails_the_tuple(case: Case, order: str, error: str) -> None:
     before = {w.pid for w in case.workers()}
     case.fault()
@@ -149,7 +154,9 @@ def test_f08_crash_loop_backs_off_and_bothers_nobody(case: Case) -> None:
     assert gaps[0] >= 0.5
     assert gaps[1] >= 1.5
     assert gaps[2] >= 3.5
-    assert any("says no" in error.error for error in case.running.errors("relay"))
+    told = [error for error in case.running.errors("relay") if "says no" in error.error]
+    assert told
+    assert "in prepare" in told[-1].traceback
     wait(lambda: status_text(case.statistics()) == "ACTIVE CRASHING", 5.0, case.explain)
     assert re.search(r"again in [124] s", case.arena.log("supervisor-1"))
     broken.unlink()

@@ -147,6 +147,26 @@ def test_f37_a_raise_in_each_callback(name: str, times: int, component: str, out
         assert s.acked == TOTAL
 
 
+def test_f37_a_raise_in_the_seek_of_a_spout() -> None:
+    """As one in open: the worker starts anew, and the position is still there."""
+    BREAKS.clear()
+    with LocalCluster(virtual_clock=True, record=True, seed=5) as cluster:
+        running = cluster.submit(breaking())
+        cluster.advance(0.02)
+        running.deactivate()
+        cluster.advance(2)  # its position is stored
+        BREAKS["seek"] = 1
+        cluster.kill_worker("spout")
+        running.activate()
+        s = running.wait_drained(timeout_s=120)
+        assert BREAKS["seek"] == 0
+        told = [error for error in running.errors("spout") if "broken seek" in error.error]
+        assert told
+        assert told[0].traceback
+        assert s.restarts == 2
+        assert {values[0] for values in running.executed("sink")} == set(range(TOTAL))
+
+
 def test_f37_a_raise_in_the_fail_of_a_spout() -> None:
     class Telling(Spout):
         outputs = ("n",)

@@ -13,11 +13,17 @@ import psutil
 import pytest
 
 from kit.chaos import SHORT, Arena, Case, alive, now, wait, write_whole
+from kit.chaos_host import crowded, needs_root
 
 pytestmark = pytest.mark.faults
 CLUSTER = {"slots": 6, "settings": SHORT}
 
 HOUR_S = 3600.0
+NEXT_SLOT_S = 5.0
+RECOVERED_S = 5.0
+HOARD_S = 3.0
+OVERLOAD_S = 6.0
+GROWN_MAX = 60 << 20
 SUSPENDED_S = 8.0
 SHIFTED_CLOCK = '''
 import time
@@ -99,15 +105,51 @@ def test_f33_memory_limit(case: Case) -> None:
     before = {w.pid for w in case.workers()}
     limit(victim.pid, resource.RLIMIT_AS, psutil.Process(victim.pid).memory_info().vms + (96 << 20))
     case.fault()
-    for _ in range(4):  # either task of the component may take the order
+    orders = 0
+
+    def hit() -> bool:
+        """Either task of the component may take the order."""
+        nonlocal orders
+        orders += 1
         case.order("keyed", "eat", 512)
+        dead = not alive(victim.pid)
+        return dead or any("MemoryError" in error.error for error in case.running.errors("keyed"))
+
+    wait(hit, 30.0, case.explain)
     case.mended()
     case.wait_flowing()
     verdict = case.judge()
-    errors = [error.error for error in case.running.errors("keyed")]
-    assert any("MemoryError" in error for error in errors) or any("ate" in error for error in errors)
-    assert {w.pid for w in case.workers()} - {victim.pid} == before - {victim.pid}
-    assert verdict["again"] <= 8, verdict
+    assert {w.pid for w in case.workers()} >= before - {victim.pid}
+    assert verdict["again"] <= 2 * orders or not alive(victim.pid), verdict
+
+
+@pytest.mark.slow
+@pytest.mark.attacked(shape="chain", workers=3, rate=5000.0, work_s=0.002)
+def test_f33_ten_times_too_much(case: Case) -> None:
+    """The spout could send ten times what the bolt takes: it waits, and what is queued does not grow."""
+    before = {w.pid: w.rss_bytes for w in case.workers()}
+    case.fault()
+    until = now() + OVERLOAD_S
+    queued: list[int] = []
+    grown = 0
+    while now() < until:
+        s = case.statistics()
+        queued.append(sum(component.queued for component in s.components.values()))
+        grown = max([grown, *(w.rss_bytes - before[w.pid] for w in s.workers if w.pid in before)])
+        let_pass(0.25)
+    print(f"queued at most {max(queued)}, in the end {queued[-1]}, {s.pending} pending, grown {grown >> 20} MiB")
+    assert {w.pid for w in case.workers()} == set(before)
+    assert grown <= GROWN_MAX
+    assert max(queued[len(queued) // 2 :]) <= 2 * max(queued[: len(queued) // 2]) + 1000
+    case.mended()
+    verdict = case.judge()
+    s = case.statistics()
+    assert (verdict["again"], s.failed, s.timed_out, s.restarts) == (0, 0, 0, 0), verdict
+
+
+def let_pass(seconds: float) -> None:
+    until = now() + seconds
+    wait(lambda: now() >= until, seconds + 5)
 
 
 def test_f34_descriptors_run_out(case: Case) -> None:
@@ -116,11 +158,52 @@ def test_f34_descriptors_run_out(case: Case) -> None:
     limit(victim.pid, resource.RLIMIT_NOFILE, psutil.Process(victim.pid).num_fds() + 6)
     case.fault(spout=True)
     case.order("keyed", "files", 1.5)
-    case.kill_worker(other)  # all links have to be made anew while there is no descriptor left
+    at = case.kill_worker(other)  # all links have to be made anew while there is no descriptor left
     case.wait_replaced(other)
     case.wait_flowing()
     case.faults[0]["until"] = case.mended()
+    print(f"flowing {now() - at:.1f} s after, of which 1.5 s without descriptors")
+    assert now() - at <= 1.5 + RECOVERED_S
+    assert alive(victim.pid)
     case.judge()
+
+
+def test_f34_new_peers_while_no_descriptor_is_left(case: Case) -> None:
+    """A worker goes on while it cannot connect to those that are new, and does so once it can."""
+    victim = case.worker("keyed", without=("numbers",))
+    limit(victim.pid, resource.RLIMIT_NOFILE, psutil.Process(victim.pid).num_fds() + 6)
+    case.fault(spout=True)
+    case.order("keyed", "hoard", HOARD_S)
+    at = now()
+    case.running.rebalance(workers=5, wait_s=0.2)
+    case.wait_flowing()
+    assert now() - at <= HOARD_S + 2 * RECOVERED_S
+    print(f"flowing {case.mended() - at:.1f} s after the rebalance, of which {HOARD_S:g} s without descriptors")
+    assert alive(victim.pid)
+    case.judge()
+    assert case.statistics().restarts == 0
+
+
+@needs_root
+def test_f34_no_process_can_be_started(case: Case) -> None:
+    """Its supervisor says why, tries again, and succeeds once there is room; the other workers live."""
+    cluster = case.arena
+    victim = case.worker("relay", without=("numbers",))
+    others = {w.pid for w in case.workers()} - {victim.pid}
+    with crowded(f"rainband-{os.getpid()}", cluster.pid("supervisor-1")):
+        case.kill_worker(victim)
+        wait(lambda: cluster.logged("supervisor-1", "could not be started", "temporarily unavailable"), 10.0,
+             lambda: cluster.log("supervisor-1"))  # fmt: skip
+        wait(lambda: any("temporarily unavailable" in w.note for w in case.statistics().workers), 5.0, case.explain)
+        assert cluster.alive_supervisors() == 1
+    at = now()
+    case.wait_replaced(victim)
+    back_s = case.mended() - at
+    case.wait_flowing()
+    case.judge()
+    print(f"started {back_s:.1f} s after there was room")
+    assert back_s <= 2 * RECOVERED_S  # it had begun to try less often
+    assert {w.pid for w in case.workers()} > others
 
 
 def test_f35_foreign_process_takes_the_port(case: Case) -> None:
@@ -143,7 +226,7 @@ def test_f35_foreign_process_takes_the_port(case: Case) -> None:
         assert len(blocked) == 1
     wait(lambda: cluster.logged("supervisor-1", f"port {victim.port} is free again"), 8.0)
     print(f"next slot used after {back_s:.1f} s")
-    assert back_s <= 30.0
+    assert back_s <= NEXT_SLOT_S
     case.judge()
 
 
@@ -151,15 +234,16 @@ def test_f35_workers_of_a_supervisor_that_forgot_itself(case: Case) -> None:
     """Its successor has another name and other ports: it ends what it finds in its directory, by pid and start time."""
     cluster = case.arena
     old = {w.pid for w in case.workers()}
-    case.fault(spout=True)
+    at = case.fault(spout=True)
     cluster.kill("supervisor-1")
     (cluster.state("supervisor-1") / "supervisor.json").unlink()
     cluster.start("supervisor-1")
     wait(lambda: not any(alive(pid) for pid in old), 10.0, case.explain)
     assert len(cluster.logged("supervisor-1", "killing worker", "no slot of ours")) == len(old)
     wait(lambda: len(case.workers()) == case.statistics().workers_wanted, 30.0, case.explain)
-    case.mended()
+    back_s = case.mended() - at
     case.wait_flowing()
+    print(f"all run in slots of its own after {back_s:.1f} s")
     case.judge()
 
 
@@ -196,16 +280,30 @@ def test_f38_slow_bolt(case: Case) -> None:
     case.fault()
     case.order("pairs", "sleep", 1.5)
     case.wait_flowing()
-    assert case.statistics().timed_out == 0
     case.mended()
+    s = case.statistics()
+    assert (s.timed_out, s.failed, s.replayed, s.restarts) == (0, 0, 0, 0)
+    relayed = [line.split()[0] for line in (case.directory / "relayed").read_bytes().splitlines()]
+    assert len(relayed) == len(set(relayed))
     case.fault()
     case.order("pairs", "sleep", 6)
-    wait(lambda: case.statistics().timed_out > 0, 10.0, case.explain)
+    queued: list[int] = []
+
+    def timed_out() -> bool:
+        s = case.statistics()
+        queued.append(sum(component.queued for component in s.components.values()))
+        return s.timed_out > 0
+
+    wait(timed_out, 10.0, case.explain)
+    before = max(queued)
+    until = now() + 2.0
+    wait(lambda: timed_out() and now() >= until, 10.0)
+    assert max(queued) <= 2 * before + 1000, queued
     case.wait_flowing()
     case.mended()
     verdict = case.judge()
     s = case.statistics()
-    print(f"slow bolt: {s.timed_out} timed out, {s.replayed} replayed", verdict)
+    print(f"slow bolt: {s.timed_out} timed out, {s.replayed} replayed, {max(queued)} queued at most", verdict)
     assert s.restarts == 0
     assert "component 'pairs', task" in case.arena.worker_logs()
     assert "Set blocking = True" in case.arena.worker_logs()

@@ -97,6 +97,9 @@ def test_f51_large_values(outcome: Outcome) -> None:
     ]
     told = [error.error for error in outcome.errors if str(names.CAP_BYTES) in error.error.replace(",", "")]
     assert told, [error.error for error in outcome.errors]
+    sizes = [int(size) for text in told for size in re.findall(r"a value of (\d+) bytes is over", text)]
+    assert sizes
+    assert min(sizes) > names.CAP_BYTES
     assert outcome.statistics.counters.get("peers_lost", 0) == 0
 
 

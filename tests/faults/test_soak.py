@@ -27,4 +27,4 @@ def test_f57_a_minute_of_everything() -> None:
     assert sum(found["faults"].values()) >= 4
     for name in ("attacked", "calm"):
         verdict = found[name]
-        assert verdict["lost"] == verdict["unacked"] == verdict["strange"] == 0, verdict
+        assert verdict["lost"] == verdict["unacked"] == verdict["false_acks"] == verdict["strange"] == 0, verdict

@@ -12,6 +12,8 @@ pytestmark = pytest.mark.faults
 CLUSTER = {"supervisors": 2, "slots": 6, "settings": SHORT}
 
 LEASE_S = float(SHORT["nimbus.supervisor.timeout.secs"])
+MOVED_S = 5.0
+REPLACED_S = 3.0
 WORKER_TIMEOUT_S = float(SHORT["supervisor.worker.timeout.secs"])
 
 
@@ -43,8 +45,9 @@ def test_f06_worker_stands_still_for_good(case: Case) -> None:
     back_s = now() - at
     case.wait_flowing(100)
     case.judge()
+    print(f"replaced after {back_s:.1f} s (timeout {WORKER_TIMEOUT_S:g} s)")
     assert not alive(victim.pid)
-    assert back_s <= WORKER_TIMEOUT_S + 3.0 + 2.0
+    assert back_s <= WORKER_TIMEOUT_S + REPLACED_S
     name = case.arena.supervisor_of(next(s for s in case.assignment().slots() if s.port == victim.port))
     assert case.arena.logged(name, f"worker {victim.pid}", "given up", "stopped by a signal")
 
@@ -102,15 +105,19 @@ def test_f10_supervisor_stands_still_past_its_lease(case: Case, host: str) -> No
     kept = [w.pid for w in case.workers() if w.pid not in workers_of(case, host)]
     old = workers_of(case, host)
     assert old
-    case.fault()
+    at = case.fault()
     case.arena.stop(case.arena.pid(host))
     wait_moved(case, host, LEASE_S + 8.0)
+    moved_s = now() - at
     assert all(alive(pid) for pid in old)
     case.arena.go_on(case.arena.pid(host))
+    healed = now()
     wait(lambda: not any(alive(pid) for pid in old), 10.0, case.explain)
-    case.mended()
+    fenced_s = case.mended() - healed
     case.wait_flowing()
     case.judge()
+    print(f"moved after {moved_s:.1f} s (lease {LEASE_S:g} s), old ones gone {fenced_s:.1f} s after it went on")
+    assert moved_s <= LEASE_S + MOVED_S
     assert {w.pid for w in case.workers()} >= set(kept)
 
 
@@ -125,7 +132,7 @@ def test_f11_host_is_lost(case: Case, host: str) -> None:
     case.wait_flowing()
     verdict = case.judge()
     print(f"host lost: all tasks running elsewhere after {back_s:.2f} s", verdict)
-    assert back_s <= 30.0
+    assert back_s <= LEASE_S + MOVED_S
     assert {w.pid for w in case.workers()} >= set(kept)
 
 

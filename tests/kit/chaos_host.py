@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -43,21 +43,46 @@ def small_disk(directory: Path, kib: int) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def memory_group(name: str, limit_bytes: int) -> Iterator[Path]:
-    """A control group with a limit; write a pid into the file to put that process there."""
-    group = Path("/sys/fs/cgroup/memory") / name
+def control_group(controller: str, limits: Sequence[str], name: str, value: int) -> Iterator[Path]:
+    """A control group with a limit (the name of its file in either version); write a pid into the file given."""
+    group = Path("/sys/fs/cgroup") / controller / name
     if not group.parent.is_dir():
         group = Path("/sys/fs/cgroup") / name
     try:
         group.mkdir()
-        limit = next(path for path in (group / "memory.limit_in_bytes", group / "memory.max") if path.exists())
-        limit.write_text(str(limit_bytes))
+        limit = next(group / file for file in limits if (group / file).exists())
+        limit.write_text(str(value))
     except (OSError, StopIteration) as error:
-        pytest.skip(f"no control group for memory: {error!r}")
+        removed(group)
+        pytest.skip(f"no control group for {controller}: {error!r}")
     try:
         yield group / "cgroup.procs"
     finally:
         wait(lambda: removed(group), 10.0, f"{group} cannot be removed")
+
+
+@contextlib.contextmanager
+def memory_group(name: str, limit_bytes: int) -> Iterator[Path]:
+    """A control group with so much memory; write a pid into the file to put that process there."""
+    with control_group("memory", ["memory.limit_in_bytes", "memory.max"], name, limit_bytes) as members:
+        yield members
+
+
+@contextlib.contextmanager
+def crowded(name: str, pid: int) -> Iterator[None]:
+    """The process can start no other and no thread: its control group has as many as it may have."""
+    with control_group("pids", ["pids.max"], name, 1 << 15) as members:
+        home = Path(f"/proc/{pid}/cgroup").read_text()
+        members.write_text(str(pid))
+        (members.parent / "pids.max").write_text((members.parent / "pids.current").read_text())
+        try:
+            yield
+        finally:
+            (members.parent / "pids.max").write_text("max")
+            where = next(line.split(":")[2] for line in home.splitlines() if ":pids:" in line or line.startswith("0::"))
+            back = members.parent.parent / where.strip("/") / "cgroup.procs"
+            for line in members.read_text().split():
+                back.write_text(line)
 
 
 def removed(directory: Path) -> bool:
@@ -78,13 +103,16 @@ def fill(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def failing_calls(pid: int, calls: str, how: str, log: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def failing_calls(
+    pid: int, calls: str, how: str, log: Path | None = None, files: Sequence[Path] = ()
+) -> Iterator[subprocess.Popen[str]]:
     """Attach strace so that system calls of the process fail, wait, or kill it: see `-e inject` in strace(1).
 
-    `log` gets a line per call, with INJECTED in those that were made to fail.
+    `log` gets a line per call, with INJECTED in those that were made to fail. Given `files`, only calls on these count.
     """
     out = str(log or "/dev/null")
-    argv = ["strace", "-f", "-p", str(pid), "-o", out, "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"]
+    only = [part for file in files for part in ("-P", str(file))]
+    argv = ["strace", *only, "-f", "-p", str(pid), "-o", out, "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"]
     tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         assert tracer.stderr is not None
@@ -159,6 +187,19 @@ class Hosts:
 
     def speed_up(self, number: int) -> None:
         run(*self.prefix(number), "tc", "qdisc", "del", "dev", "eth0", "root")
+
+    @contextlib.contextmanager
+    def no_ports(self, number: int) -> Iterator[None]:
+        """Nobody on the host can make a new connection; those that are stay, and who listens goes on."""
+        self._reserve(number, "1024-65535")
+        try:
+            yield
+        finally:
+            self._reserve(number, "")
+
+    def _reserve(self, number: int, ports: str) -> None:
+        path = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+        run(*self.prefix(number), "sh", "-c", f"echo '{ports}' > {path}")
 
     def _neighbour(self, number: int, action: str, *words: str) -> None:
         prefix = ["ip"] if number == 0 else ["ip", "-n", self.names[number - 1]]

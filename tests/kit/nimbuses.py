@@ -16,6 +16,7 @@ from rainband.config import Config
 from rainband.errors import RainbandError
 from rainband.messaging.keys import Keys
 from rainband.messaging.rpc import RpcClient
+from rainband.nimbus import state
 from rainband.records import ClusterSummary, GetCluster
 from rainband.supervisor import ports
 
@@ -73,15 +74,17 @@ class Nimbuses:
         self.seeds = [f"{host}:{port}" for host, port in zip(self.hosts, self.ports, strict=True)]
         self.keys = Keys.generate() if keys else None
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.credentials = "rainband:a secret of the tests"
         directory.mkdir(parents=True, exist_ok=True)
         if self.keys is not None:
             (directory / "keys").mkdir(mode=0o700)
             self.keys.save(directory / "keys" / "cluster.key")
             self.settings["keys.dir"] = str(directory / "keys")
+            self.credentials = state.credentials(Config.layer(self.settings))
         else:
             auth = directory / "auth"
             auth.touch(mode=0o600)
-            auth.write_text("rainband:a secret of the tests\n")
+            auth.write_text(f"{self.credentials}\n")
             self.settings["nimbus.zookeeper.auth.file"] = str(auth)
 
     def __enter__(self) -> Nimbuses:

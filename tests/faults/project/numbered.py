@@ -13,10 +13,12 @@ A file `do-COMPONENT` in the directory is an order to one task of that component
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -46,8 +48,9 @@ class Journal:
 class Orders:
     """Looks now and then for a file `do-COMPONENT`; the task that takes it away carries it out."""
 
-    def __init__(self, directory: str, component: str) -> None:
+    def __init__(self, directory: str, component: str, context: TopologyContext | None = None) -> None:
         self.path = Path(directory) / f"do-{component}"
+        self.context = context
         self.look_at = 0.0
 
     def look(self) -> None:
@@ -60,7 +63,16 @@ class Orders:
                     self.path.rename(taken)
                 except OSError:
                     return
-                obey(*taken.read_text().split())
+                what, *arguments = taken.read_text().split()
+                if what == "confess" and self.context is not None:
+                    confess(self.context, *arguments)
+                obey(what, *arguments)
+
+
+def confess(context: TopologyContext, *names: str) -> None:
+    """Fail with secrets in hand: nobody may learn more of them than their code says."""
+    secrets = [context.secret(name) for name in names]
+    raise RuntimeError(f"{len(secrets)} secrets of {sum(map(len, secrets))} letters did not help")
 
 
 def obey(what: str, *arguments: str) -> None:
@@ -75,6 +87,8 @@ def obey(what: str, *arguments: str) -> None:
         sys.exit(int(arguments[0]))
     elif what == "interrupt":
         raise KeyboardInterrupt
+    elif what == "cancel":
+        raise asyncio.CancelledError
     elif what == "raise":
         raise RuntimeError(" ".join(arguments))
     elif what == "sleep":
@@ -83,6 +97,8 @@ def obey(what: str, *arguments: str) -> None:
         until = time.monotonic() + float(arguments[0])
         while time.monotonic() < until:
             pass
+    elif what == "hold":
+        ctypes.PyDLL(None).sleep(int(arguments[0]))  # in C, and no other Python thread may run
     elif what == "eat":
         memory = [bytearray(b"x" * (1 << 20)) for _ in range(int(arguments[0]))]
         raise RuntimeError(f"ate {len(memory)} MiB and still hungry")
@@ -92,16 +108,29 @@ def obey(what: str, *arguments: str) -> None:
         for _ in range(int(arguments[0])):
             sys.stdout.write("x" * 1023 + "\n")
     elif what == "files":
-        held = []
-        try:
-            for _ in range(1 << 20):
-                held.append(os.open("/dev/null", os.O_RDONLY))
-        except OSError:
-            time.sleep(float(arguments[0]))
-        for descriptor in held:
-            os.close(descriptor)
+        held = every_descriptor()
+        time.sleep(float(arguments[0]))
+        close_all(held)
+    elif what == "hoard":
+        threading.Timer(float(arguments[0]), close_all, [every_descriptor()]).start()
     else:
         raise ValueError(f"no such order: {what}")
+
+
+def every_descriptor() -> list[int]:
+    """Opened, until there is none left."""
+    held: list[int] = []
+    try:
+        while len(held) < 1 << 20:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    return held
+
+
+def close_all(held: list[int]) -> None:
+    for descriptor in held:
+        os.close(descriptor)
 
 
 class Numbers(ReliableSpout):
@@ -173,7 +202,7 @@ class Relay(Bolt):
         self.work_s = work_s
 
     def prepare(self, context: TopologyContext) -> None:
-        self.orders = Orders(self.directory, context.component)
+        self.orders = Orders(self.directory, context.component, context)
         self.relayed = Journal(self.directory, "relayed")
         (Path(self.directory) / f"prepared-{os.getpid()}").touch()
         broken = Path(self.directory) / "broken-prepare"

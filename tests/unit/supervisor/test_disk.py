@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -86,6 +87,25 @@ def test_removed_homes_leave_nothing(tmp_path: Path) -> None:
     assert list(disk.topologies.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "supervisor.json", LOCK, "topologies"]
     disk.close()
+
+
+def test_a_home_that_cannot_be_read_is_not_gone(tmp_path: Path) -> None:
+    """A worker asks: it would end. Without a free descriptor nobody can tell, and it goes on."""
+    slot = PLACEMENT.slot
+    assert not home.is_placed(tmp_path / "gone", slot)
+    assert not home.is_placed(tmp_path, slot)
+    home.write_assignment(tmp_path, ASSIGNMENT)
+    assert home.is_placed(tmp_path, slot)
+    assert not home.is_placed(tmp_path, Slot("s", 6701))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        placed = home.is_placed(tmp_path, slot)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert placed
+    (tmp_path / home.ASSIGNMENT).write_bytes(b"\xc1")
+    assert not home.is_placed(tmp_path, slot)
 
 
 def test_assignment_and_control_files(tmp_path: Path) -> None:
