@@ -96,7 +96,7 @@ class Supervisor:
         self.worker_timeout_s = float(config["supervisor.worker.timeout.secs"])
         self.lease_s = float(config["nimbus.supervisor.timeout.secs"])
         self.beat_s = float(config["worker.heartbeat.frequency.secs"])
-        self.lease = Lease(self.lease_s)
+        self.lease = Lease(self.lease_s, disk.lease())
         self.asked_at = -math.inf
         self.replaced_at = math.inf
         self.heartbeat_s = float(config["supervisor.heartbeat.frequency.secs"])
@@ -143,8 +143,7 @@ class Supervisor:
         return self.lease.held(self.clock.since_boot())
 
     def overdue(self) -> bool:
-        now = self.clock.since_boot()
-        return not self.lease.held(now) and self.lease.overdue(now, home.read_lease(self.disk.topologies))
+        return self.lease.overdue(self.clock.since_boot())
 
     def remember(self) -> None:
         """Write the memory down; a disk that does not take it costs a restart its memory, nothing now."""

@@ -90,6 +90,14 @@ class Disk:
     def log(self, topology_id: str, port: int) -> Path:
         return home.home_of(self.logs, topology_id) / f"worker-{port}.log"
 
+    def lease(self) -> float:
+        """Until when an earlier supervisor let what is exclusive run, in seconds since boot. Raises OSError."""
+        handle = home.open_lease(self.topologies)
+        try:
+            return home.read_lease(handle)
+        finally:
+            os.close(handle)
+
     def remove_home(self, topology_id: str) -> None:
         """Rename first, so that no half-removed home is ever mistaken for a whole one."""
         gone = self.topologies / f".removed-{secrets.token_hex(4)}"

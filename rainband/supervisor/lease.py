@@ -12,9 +12,10 @@ GRACE_SHARE = 0.1
 
 
 class Lease:
-    """`seconds` is nimbus.supervisor.timeout.secs."""
+    """`seconds` is nimbus.supervisor.timeout.secs. `inherited`: what workers were told by an earlier supervisor."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, inherited: float = float("-inf")) -> None:
+        self.inherited = inherited
         self.lasts_s = LASTS_SHARE * seconds
         self.grace_s = GRACE_SHARE * seconds
         self.until = float("-inf")
@@ -26,6 +27,6 @@ class Lease:
     def held(self, now: float) -> bool:
         return now < self.until
 
-    def overdue(self, now: float, until: float) -> bool:
-        """Whether workers that read `until` last should have ended by themselves by now."""
-        return now >= max(self.until, until) + self.grace_s
+    def overdue(self, now: float) -> bool:
+        """Whether workers should have ended by themselves by now."""
+        return now >= max(self.until, self.inherited) + self.grace_s

@@ -145,11 +145,16 @@ def write_lease(topologies: Path, until: float) -> None:
         os.close(handle)
 
 
-def read_lease(topologies: Path) -> float:
+def open_lease(topologies: Path) -> int:
+    """A descriptor to read the lease from, also when none is left for another file. Raises OSError."""
+    return os.open(topologies / LEASE, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def read_lease(handle: int) -> float:
     """What was written last; minus infinity when that is nothing."""
     try:
-        (until,) = _LEASE.unpack((topologies / LEASE).read_bytes())
-    except (OSError, struct.error):
+        (until,) = _LEASE.unpack(os.pread(handle, _LEASE.size, 0))
+    except struct.error:
         return float("-inf")
     return float(until)
 

@@ -45,6 +45,7 @@ from rainband.topology.home import (
     POSITIONS,
     Progress,
     is_placed,
+    open_lease,
     read_assignment,
     read_lease,
     read_plan,
@@ -139,7 +140,8 @@ class WorkerProcess:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
         plan, assignment = self._read_home()
         if plan.config.get("topology.exclusive", False):
-            self.leased_until = read_lease(self.home.parent)
+            self.lease = open_lease(self.home.parent)
+            self.leased_until = read_lease(self.lease)
         self.compiled = compiled()
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
@@ -323,7 +325,7 @@ class WorkerProcess:
 
     def _look_at_lease(self, awake: float, now: float) -> None:
         """End an exclusive worker at the end of its lease, without a further call of user code but close."""
-        self.leased_until = read_lease(self.home.parent)
+        self.leased_until = read_lease(self.lease)
         if awake >= self.leased_until and self.stop_at > now:
             logger.warning("it is exclusive, and Nimbus has not confirmed it in time: it ends")
             self.stop_wanted = True

@@ -208,7 +208,7 @@ class Supervisor:
         self.worker_timeout_s = 8.0
         self.lease_s = options.lease_s
         self.beat_s = BEAT_S
-        self.lease = Lease(self.lease_s)
+        self.lease = Lease(self.lease_s, machine.lease_until)
         self.sent_at = float("-inf")
         self.environment: dict[str, str] = {}
         self.keys_file = None
@@ -295,7 +295,7 @@ class Supervisor:
         return self.lease.held(self.clock_now())
 
     def overdue(self) -> bool:
-        return self.lease.overdue(self.clock_now(), self.machine.lease_until)
+        return self.lease.overdue(self.clock_now())
 
     # Life
 

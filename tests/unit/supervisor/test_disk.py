@@ -133,12 +133,14 @@ def test_progress_is_seen_by_others(tmp_path: Path) -> None:
 
 
 def test_the_lease_is_seen_by_others(tmp_path: Path) -> None:
-    assert home.read_lease(tmp_path) == float("-inf")
+    reader = home.open_lease(tmp_path)
+    assert home.read_lease(reader) == float("-inf")
     home.write_lease(tmp_path, 1234.5)
     home.write_lease(tmp_path, 2345.25)
-    assert home.read_lease(tmp_path) == 2345.25
+    assert home.read_lease(reader) == 2345.25
     (tmp_path / home.LEASE).write_bytes(b"x")
-    assert home.read_lease(tmp_path) == float("-inf")
+    assert home.read_lease(reader) == float("-inf")
+    os.close(reader)
 
 
 def test_a_lock_is_inherited_from_its_last_holder_only(tmp_path: Path) -> None:

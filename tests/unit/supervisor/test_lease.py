@@ -16,8 +16,8 @@ def test_it_counts_from_the_question_and_ends_before_nimbus_gives_up() -> None:
     lease.confirmed(100.0)
     assert lease.held(123.9)
     assert not lease.held(124.0)
-    assert not lease.overdue(126.9, lease.until)
-    assert lease.overdue(127.0, lease.until)
+    assert not lease.overdue(126.9)
+    assert lease.overdue(127.0)
 
 
 def test_an_answer_that_waited_in_a_stopped_process_renews_nothing() -> None:
@@ -29,6 +29,5 @@ def test_an_answer_that_waited_in_a_stopped_process_renews_nothing() -> None:
 
 
 def test_workers_that_were_told_more_by_an_earlier_supervisor_are_not_overdue() -> None:
-    lease = Lease(SECONDS)
-    assert lease.overdue(10.0, float("-inf"))
-    assert not lease.overdue(10.0, 20.0)
+    assert Lease(SECONDS).overdue(10.0)
+    assert not Lease(SECONDS, inherited=20.0).overdue(10.0)
