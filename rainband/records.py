@@ -70,7 +70,7 @@ class Assignment(Record, frozen=True):
 
     def on(self, slot: Slot) -> tuple[Placement, ...]:
         """The placements on one slot."""
-        return tuple(p for p in self.placements if p.slot == slot)
+        return tuple([p for p in self.placements if p.slot == slot])
 
     def address(self, slot: Slot) -> str:
         """The data address `host:port` of a slot."""

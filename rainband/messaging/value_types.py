@@ -171,7 +171,7 @@ def _form(kind: type) -> tuple[str, tuple[str, ...]]:
     if issubclass(kind, msgspec.Struct):
         return STRUCT, kind.__struct_fields__
     if dataclasses.is_dataclass(kind):
-        return DATACLASS, tuple(field.name for field in dataclasses.fields(kind))
+        return DATACLASS, tuple([field.name for field in dataclasses.fields(kind)])
     return "", ()
 
 

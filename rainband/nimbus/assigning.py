@@ -24,12 +24,12 @@ def scheduled(entry: Entry, schedule: Schedule, roster: Roster, reached: Mapping
         return entry
     version = old.version + 1 if old is not None else 1
     before = {p.executor: p for p in old.placements} if old is not None else {}
-    placements = tuple(
+    placements = tuple([
         known
         if (known := before.get(executor)) is not None and known.slot == slot
         else Placement(executor, slot, version)
         for executor, slot in schedule.slots.items()
-    )
+    ])
     hosts, keys = roster.addresses(schedule.slots.values(), old)
     if old is not None and (old.placements, old.hosts, old.keys) == (placements, hosts, keys):
         return entry

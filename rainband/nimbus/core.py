@@ -420,12 +420,12 @@ class Nimbus:
             self._advance(now)  # a new supervisor gets its work with this very answer
         self._push.discard(beat.supervisor)
         wanted = {i: entry for i, entry in sorted(self._entries.items()) if beat.supervisor in entry.supervisors}
-        changed = tuple(
+        changed = tuple([
             entry.assignment
             for topology_id, entry in wanted.items()
             if entry.assignment is not None
             and beat.known.get(topology_id) != (entry.assignment.epoch, entry.assignment.version)
-        )
+        ])
         lacking = self._lacking(beat.supervisor, wanted.values(), now)
         aside = [i for i in beat.known if f"topology/{i}" in self.damaged]
         return HeartbeatReply(changed, tuple(sorted([*wanted, *aside])), self.epoch, self._store.cluster_id, lacking)
@@ -469,7 +469,7 @@ class Nimbus:
 
     def _list(self, request: ListTopologies, now: float, wall: float) -> Response:
         entries = sorted(self._entries.values(), key=lambda entry: entry.row.number)
-        return Topologies(tuple(self._summary(entry, now, wall) for entry in entries))
+        return Topologies(tuple([self._summary(entry, now, wall) for entry in entries]))
 
     def _topology(self, request: GetTopology, now: float, wall: float) -> Response:
         entry = self._find(request.name)

@@ -168,7 +168,7 @@ class Roster:
 
     def summaries(self, used: Mapping[str, Iterable[int]], now: float) -> tuple[SupervisorSummary, ...]:
         """One row per supervisor; `used` are the ports in use by supervisor."""
-        return tuple(
+        return tuple([
             SupervisorSummary(
                 supervisor=name,
                 host=beat.host,
@@ -179,7 +179,7 @@ class Roster:
                 heard_s=now - self._last[name],
             )
             for name, beat in sorted(self._newest.items())
-        )
+        ])
 
 
 def check_cluster(beat: Heartbeat, cluster_id: str, epoch: int) -> None:

@@ -199,7 +199,7 @@ class Tally:
         return tuple(sorted(found, key=lambda error: error.at))
 
     def statistics(self, entry: Entry, *, missing: int, wanted: int, uptime_s: float) -> Statistics:
-        beats = tuple(beat for slot in sorted(entry.slots) if (beat := self.beat(slot)) is not None)
+        beats = tuple([beat for slot in sorted(entry.slots) if (beat := self.beat(slot)) is not None])
         newest = [heard.beat for heard in self._heard.values()]
         tasks = self._totals()
         spouts = [count for count in tasks.values() if is_spout(entry, count)]

@@ -350,7 +350,7 @@ class Supervisor:
             supervisor=memory.supervisor,
             host=self.host,
             incarnation=self.incarnation,
-            ports=tuple(port for port, s in self.stations.items() if s.slot.state is not State.BLOCKED),
+            ports=tuple([port for port, s in self.stations.items() if s.slot.state is not State.BLOCKED]),
             workers=tuple(share_positions(beats, self.turns)),
             known={name: (a.epoch, a.version) for name, a in memory.assignments.items()},
             python=platform.python_version(),

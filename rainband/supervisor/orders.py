@@ -29,7 +29,7 @@ def weigh(known: Mapping[str, Assignment], cluster_id: str, epoch: int, reply: H
     elif reply.epoch < epoch:
         return Orders(f"a Nimbus of epoch {reply.epoch} speaks, but epoch {epoch} leads")
     wanted = set(reply.wanted)
-    newer = tuple(a for a in reply.assignments if a.topology_id in wanted and is_newer(a, known.get(a.topology_id)))
+    newer = tuple([a for a in reply.assignments if a.topology_id in wanted and is_newer(a, known.get(a.topology_id))])
     return Orders("", newer, tuple(sorted(known.keys() - wanted)))
 
 

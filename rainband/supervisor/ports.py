@@ -108,6 +108,6 @@ def slot_ports(config: Config, disk: Disk, count: int | None) -> tuple[int, ...]
     memory = disk.memory
     needed = {*memory.workers, *wanted_by_port(memory.assignments, memory.supervisor)}
     needed |= {found.port for found in found_workers(disk.topologies)}
-    known = tuple(port for port in memory.ports if port in needed or free(host, port))[:count]
+    known = tuple([port for port in memory.ports if port in needed or free(host, port)])[:count]
     more = choose(count - len(known), host, frozenset(memory.ports)) if count > len(known) else ()
     return (*known, *more)

@@ -17,7 +17,7 @@ PAGE_BYTES = 4096
 def make_beat(worker: Worker, now: float) -> WorkerBeat:
     """The heartbeat of `worker`. Errors in it are handed over once."""
     worker.life.save_positions(list(worker.wiring.tasks.values()))
-    tasks = tuple(task_count(worker, made) for _, made in sorted(worker.wiring.tasks.items()))
+    tasks = tuple([task_count(worker, made) for _, made in sorted(worker.wiring.tasks.items())])
     in_flight = sum(task.queued for task in tasks) + worker.sides.in_flight
     in_flight += sum(len(target.overflow) for target in worker.agenda.overflowing.values())
     idle = in_flight == 0 and not has_unsent(worker) and not has_unsaid(worker)
@@ -73,7 +73,7 @@ def link_counts(worker: Worker) -> tuple[LinkCount, ...]:
     """Of the links to the other workers of the assignment."""
     by_address = worker.links.by_address
     links = [by_address[address] for address in sorted(worker.outboxes) if address in by_address]
-    return tuple(LinkCount(link.address, link.peer, link.next_seq - 1, link.received) for link in links)
+    return tuple([LinkCount(link.address, link.peer, link.next_seq - 1, link.received) for link in links])
 
 
 def task_count(worker: Worker, made: LocalTask) -> TaskCount:
@@ -127,7 +127,7 @@ def stream_counts(worker: Worker) -> tuple[StreamCount, ...]:
             total = sums.setdefault((made.component, stream), [0, 0])
             total[0] += int(output.emitted)
             total[1] += int(output.transferred)
-    return tuple(StreamCount(component, stream, *total) for (component, stream), total in sorted(sums.items()))
+    return tuple([StreamCount(component, stream, *total) for (component, stream), total in sorted(sums.items())])
 
 
 def edge_counts(worker: Worker, now: float) -> tuple[EdgeCount, ...]:
