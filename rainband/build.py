@@ -31,7 +31,7 @@ HOT = (
 def compiled_files() -> tuple[str, ...]:
     """Those of HOT that this very package imports as compiled modules."""
     root = Path(__file__).resolve().parent.parent
-    return tuple(name for name in HOT if _has_binary((root / name).with_suffix("")))
+    return tuple([name for name in HOT if _has_binary((root / name).with_suffix(""))])
 
 
 def compiled() -> bool:

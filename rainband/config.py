@@ -305,7 +305,7 @@ def _fits(option: Option, kind: str, value: object) -> bool:
 
 def _chosen(value: str, choices: tuple[str, ...]) -> bool:
     """Whether it is one of them; a choice with '://' stands for everything that begins as it does."""
-    schemes = tuple(choice[: choice.index("://") + 3] for choice in choices if "://" in choice)
+    schemes = tuple([choice[: choice.index("://") + 3] for choice in choices if "://" in choice])
     return not choices or value in choices or value.startswith(schemes)
 
 

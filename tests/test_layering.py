@@ -67,7 +67,6 @@ IMPURE = {
     "asyncio", "logging", "os", "pathlib", "queue", "secrets", "select", "shutil", "signal", "socket",
     "tempfile", "threading", "time",
 }
-LONG_LIVED = {"nimbus", "supervisor", "worker", "messaging", "cluster", "records", "acker", "groupings"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 FILE_LINES_MAX = 520
@@ -152,8 +151,6 @@ def tuple_faults(path: Path, tree: ast.AST) -> Iterator[str]:
 
     Up to 2,000 of each length stay there, taken by nobody: memory of a process that lives long grows by that.
     """
-    if room_of(path) not in LONG_LIVED:
-        return
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for node in ast.walk(function):

@@ -105,7 +105,7 @@ def around(
     """A topology of a spout that emits `rows`, and `bolt`; neither needs to pickle."""
     if isinstance(fields, (str, bytes)):
         raise InvalidTopology(f"fields is {fields!r:.80}", f"Write [{fields!r:.80}]")
-    names = tuple(fields) if fields is not None else tuple(f"value{n}" for n in range(len(rows[0]) if rows else 1))
+    names = tuple(fields) if fields is not None else tuple([f"value{n}" for n in range(len(rows[0]) if rows else 1)])
     width = len(names)
     problems = [f"row {n} has {len(row)} values for {list(names)}" for n, row in enumerate(rows) if len(row) != width]
     problems += inspection.problems_of_kind(bolt, Bolt)

@@ -66,7 +66,7 @@ class Completed:
     def errors(self, component: str | None = None) -> tuple[ErrorRecord, ...]:
         """The errors of user code, oldest first; of one component, if named. Empty with `raise_errors`."""
         self._running.check_component(component)
-        return tuple(error for error in self._errors if component in (None, error.component))
+        return tuple([error for error in self._errors if component in (None, error.component)])
 
     def instances(self, component: str) -> list[Any]:
         """The instances of the component, one per task, after close and cleanup."""

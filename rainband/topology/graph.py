@@ -117,7 +117,7 @@ class Topology:
                 problems += error.problems
         if problems:
             raise InvalidTopology(problems)
-        components = tuple(replaced.get(d.id, d) for d in self._declaration.components)
+        components = tuple([replaced.get(d.id, d) for d in self._declaration.components])
         return Topology(replace(self._declaration, components=components), self.project)
 
     def __repr__(self) -> str:

@@ -56,7 +56,7 @@ def callback_names(component: object) -> tuple[str, ...]:
     if isinstance(component, ReliableSpout):
         return components.SPOUT_CALLBACKS
     if isinstance(component, Spout):
-        return tuple(name for name in components.SPOUT_CALLBACKS if name not in ("position", "seek"))
+        return tuple([name for name in components.SPOUT_CALLBACKS if name not in ("position", "seek")])
     return components.BOLT_CALLBACKS
 
 

@@ -108,11 +108,11 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
 
     def executors(self) -> tuple[Executor, ...]:
         """All executors, sorted."""
-        return tuple(
+        return tuple([
             e
             for name in sorted(self.components)
             for e in split(name, self.tasks[name], self.components[name].executors)
-        )
+        ])
 
     def downstream(self, component: str) -> frozenset[str]:
         """Every component that tuples of `component` can reach, itself only when it is on a cycle."""

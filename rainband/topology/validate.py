@@ -193,10 +193,10 @@ def _component(declared: Declared, config: Config) -> ComponentPlan:
         id=declared.id,
         kind=declared.kind,
         streams=declared.streams,
-        inputs=tuple(
+        inputs=tuple([
             InputPlan(s.source, s.stream, s.kind, tuple(s.fields), s.custom.digest if s.custom else "")
             for s in declared.subscriptions
-        ),
+        ]),
         executors=executors,
         tasks=tasks,
         key_groups=key_groups(tasks),
@@ -217,9 +217,9 @@ def _with_order(plans: dict[str, ComponentPlan]) -> dict[str, ComponentPlan]:
     number = part_of(parts)
     level = levels(targets, parts)
     for name, plan in list(plans.items()):
-        inputs = tuple(
+        inputs = tuple([
             msgspec.structs.replace(source, cyclic=number[source.component] == number[name]) for source in plan.inputs
-        )
+        ])
         plans[name] = msgspec.structs.replace(plan, level=level[name], inputs=inputs)
     return plans
 
