@@ -39,7 +39,7 @@ from rainband.records import (
 )
 from rainband.topology.graph import Topology
 from rainband.topology.secrets import Secrets
-from rainband.worker.reports import SlowCalls
+from rainband.worker.watch import SlowCalls
 from rainband.worker.worker import Worker
 
 FIRST_PORT = 6700

@@ -102,6 +102,7 @@ class Links:
         self.next_at = NEVER
         self.born_at = NEVER
         self.malformed = 0
+        self.complaint = ""
         self.foreign = 0
         self.refused = 0
         self.unknown = 0
@@ -122,8 +123,9 @@ class Links:
         """Take a frame of the network; what came of it, in order. What is bad is counted and dropped, never raised."""
         try:
             header = frames.parse(frame)
-        except WireError:
+        except WireError as error:
             self.malformed += 1
+            self.complaint = str(error)
             return []
         if header.topology != self.topology:
             self.foreign += 1
@@ -138,8 +140,9 @@ class Links:
                 return []
             if header.kind == HELLO:
                 return self._hello(header, frame)
-        except WireError:
+        except WireError as error:
             self.malformed += 1
+            self.complaint = str(error)
             return []
         return self._ordinary(header, frame, now)
 

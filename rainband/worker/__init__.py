@@ -5,8 +5,9 @@ cooperatively on that one thread: no queue between threads, no lock. `routes.py`
 wait; `emit.py` takes them from the user's call to inboxes and outboxes; `tasks.py` and `spouts.py` have the loops that
 call user code; `books.py` settles trees; `transfer.py` turns outboxes into messages of the links and back; `wiring.py`
 joins it all and changes it when the assignment does; `life.py` calls open, prepare, close ...; `side.py`, `sides.py`
-and `lanes.py` run async and blocking components beside the loop; `window.py`, `reliable.py`, `stalls.py` and
-`reports.py` decide, purely. `process.py` is the shell around it that makes an operating-system process.
+and `lanes.py` run async and blocking components beside the loop; `window.py`, `reliable.py`, `stalls.py`,
+`reports.py` and `watch.py` (what is noticed: calls that do not come back, peers that do not answer) decide, purely.
+`process.py` is the shell around it that makes an operating-system process.
 
 Invariants
 - An executor runs only while each of its targets has room; acks, credit and control need none, so a DAG cannot

@@ -58,13 +58,12 @@ from rainband.worker.lanes import AsyncLane, ThreadLane
 from rainband.worker.line import SupervisorLine
 from rainband.worker.logfile import LogFile, capture
 from rainband.worker.lookout import Lookout
-from rainband.worker.reports import Leaks, Silences, SlowCalls, Standstills
+from rainband.worker.watch import Watch
 from rainband.worker.worker import Worker
 
 logger = logging.getLogger("rainband.worker")
 
 LOOK_S = 1.0
-SILENCE_S = 5.0
 BUSY_SHARE = 0.2
 FOLLOWING_BEATS = 3  # as soon as those at work: that all is done takes more than one look to be sure of
 SERVE_S = 0.01
@@ -133,8 +132,6 @@ class WorkerProcess:
         self.heard = False
         self.followed = 0
         self.errors: tuple[ErrorRecord, ...] = ()
-        self.slow_calls = SlowCalls()
-        self.silences = Silences(SILENCE_S)
 
     def run(self) -> int:
         """Work until told to stop or until there is no reason to go on. Raises RainbandError when it cannot begin."""
@@ -158,8 +155,7 @@ class WorkerProcess:
             self.guard = Guard(self._lane_threads)
             self.worker = self._make_worker(plan, assignment)
             self.worker.agenda.turn = self.progress.turn
-            self.standstills = Standstills(self.worker.timeout_s)
-            self.leaks = Leaks(self.worker.timeout_s)
+            self.watch = Watch(self.worker.timeout_s)
             self.loading = SYSTEM
             self._beat(self.clock.now())
             self.worker.step(self.clock.now())
@@ -377,9 +373,7 @@ class WorkerProcess:
             text = error.traceback or error.error
             logger.error("component %s, task %d, tuple %s\n%s", error.component, error.task, error.tuple or "-", text)
         self.guard.look(self.worker.wiring.tasks.values())
-        for line in self.slow_calls.look(self.worker.wiring.tasks.values()):
-            logger.warning(line)
-        for line in self.silences.look(self.worker.links.by_address, now):
+        for line in self.watch.lines(self.worker.wiring.tasks.values(), self.worker.links, now):
             logger.warning(line)
         waiting = self.errors + beat.errors + self._noticed(now)
         errors, later = first_errors(waiting)
@@ -395,9 +389,9 @@ class WorkerProcess:
         """Records that name the bolts beside the loop that do not come back, with their stacks, and those that leak."""
         records = []
         tasks = self.worker.wiring.tasks.values()
-        stuck = self.standstills.look(tasks, now)
-        found = [(made, text, self.worker.sides.lane_of[made.task].stack(made.component)) for made, text in stuck]
-        found += [(made, text, "") for made, text in self.leaks.look(tasks, now)]
+        stuck, lane_of = self.watch.stuck(tasks, now), self.worker.sides.lane_of
+        found = [(made, text, lane_of[made.task].stack(made.component)) for made, text in stuck]
+        found += [(made, text, "") for made, text in self.watch.leaking(tasks, now)]
         for made, text, stack in found:
             logger.warning("component '%s', task %d: %s\n%s", made.component, made.task, text, stack)
             where = made.component, made.task, self.host, self.port

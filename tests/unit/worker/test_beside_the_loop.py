@@ -16,7 +16,7 @@ from rainband.topology.builder import TopologyBuilder
 from rainband.topology.components import Bolt, ManualBolt, Spout
 from rainband.topology.context import TopologyContext
 from rainband.topology.tuples import Tuple
-from rainband.worker.reports import Standstills
+from rainband.worker.watch import Standstills
 from rainband.worker.worker import Worker
 
 

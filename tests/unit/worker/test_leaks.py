@@ -9,7 +9,7 @@ from kit.parts import ReliableNumbers
 from rainband.topology.builder import TopologyBuilder
 from rainband.topology.components import ManualBolt
 from rainband.topology.tuples import Tuple
-from rainband.worker.reports import Leaks
+from rainband.worker.watch import Leaks
 
 
 class Forgetful(ManualBolt):

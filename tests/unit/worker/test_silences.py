@@ -5,7 +5,7 @@ from __future__ import annotations
 from kit.bench import Bench
 from kit.parts import ReliableNumbers, Sink
 from rainband.topology.builder import TopologyBuilder
-from rainband.worker.reports import Silences
+from rainband.worker.watch import Complaints, Silences
 
 
 def test_a_peer_that_does_not_answer_is_named_once_and_so_is_its_return() -> None:
@@ -35,3 +35,14 @@ def test_a_peer_that_does_not_answer_is_named_once_and_so_is_its_return() -> Non
     bench.run(lambda: bench.total("numbers", "acked") == 3000)
     assert look(120.0) == ["the worker at 127.0.0.1:6701 answers again after 20 s"]
     assert look(130.0) == []
+
+
+def test_frames_that_could_not_be_read_are_told_now_and_then() -> None:
+    complaints = Complaints(60.0)
+    assert complaints.look(0, "", 0.0) == []
+    version = "frame version 2 is not 1. Use the same rainband on both sides"
+    assert complaints.look(1, version, 1.0) == [f"1 frame came that could not be read, the newest: {version}"]
+    assert complaints.look(900, "not a rainband frame", 59.0) == []
+    told = ["899 frames came that could not be read, the newest: not a rainband frame"]
+    assert complaints.look(900, "not a rainband frame", 61.0) == told
+    assert complaints.look(900, "not a rainband frame", 200.0) == []
