@@ -153,6 +153,7 @@ class Sides:
 
     def call(self, made: LocalTask, function: Callable[..., Any], *arguments: Any) -> None:
         """Call a callback of `made` where its callbacks run, and wait for it. Raises what it raises."""
+        self.agenda.turn[0] = made.task
         lane = self.lane_of.get(made.task)
         if lane is None:
             check_returned(made.component, name_of(function), function(*arguments))
