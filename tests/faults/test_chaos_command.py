@@ -46,7 +46,10 @@ def test_every_goes_on_until_it_is_interrupted(case: Case) -> None:
     argv = [sys.executable, "-P", "-m", "rainband", "chaos", "kill-worker", case.name, "--every", "6s", "--json"]
     argv += ["--nimbus", case.arena.address]
     environment = processes.environment()
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it from birth
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stdout is not None
         stories = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)
