@@ -155,10 +155,10 @@ class Campaign:
                 self._keeper.wait(self._keeper.delete(NODE, node), until)
 
     def _judge(self, nodes: Sequence[str], until: float) -> Standing:
-        found = [candidate.node for candidate in queue_of(nodes)]
-        known = self._addresses
+        candidates = queue_of(nodes)
+        known, found = self._addresses, [candidate.node for candidate in candidates]
         self._addresses = {node: known[node] if node in known else self._address_of(node, until) for node in found}
-        queue = [candidate for candidate in queue_of(nodes) if self._addresses[candidate.node]]
+        queue = [candidate for candidate in candidates if self._addresses[candidate.node]]
         members = tuple(filter(None, self._addresses.values()))
         if not queue or queue[0].identity != self._identity:
             return Standing(False, members[0] if members else "", members)

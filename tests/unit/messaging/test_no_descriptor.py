@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import threading
-from collections.abc import Iterator
 
 import pytest
 
+from kit.descriptors import without_descriptors
 from rainband.errors import Refused
 from rainband.messaging.keys import Keys
 from rainband.messaging.network import ZmqNetwork
 
 NOBODY = "127.0.0.1:9"
-
-
-@contextlib.contextmanager
-def without_descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_is_sent_to_somebody_new_is_not_taken() -> None:

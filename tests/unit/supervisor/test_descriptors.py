@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kit.descriptors import without_descriptors
 from rainband.supervisor import ports, processes
 from rainband.supervisor.processes import Identity, identify
 
 NOBODY = Identity(2**30, 1, "boot")
-
-
-@contextlib.contextmanager
-def without_descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_look_at_a_process_says_nothing() -> None:
