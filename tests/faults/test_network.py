@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from kit.chaos import SHORT, Arena, Case, alive, now, wait
-from kit.chaos_host import Hosts, needs_ip
-from rainband.messaging.keys import Keys
+from kit.chaos_host import Hosts, arena_on, needs_ip
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, needs_ip]
 
@@ -31,19 +30,8 @@ def hosts() -> Iterator[Hosts]:
 
 @pytest.fixture(scope="module")
 def cluster(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    """Nimbus here, a supervisor on each of two hosts."""
-    directory = tmp_path_factory.mktemp("network")
-    keys = directory / "keys"
-    keys.mkdir(mode=0o700)
-    Keys.generate().save(keys / "cluster.key")
-    numbers = (1, 2)
-    extra: dict[str, dict[str, object]] = {f"supervisor-{n}": {"supervisor.host": hosts.address(n)} for n in numbers}
-    prefix = {f"supervisor-{n}": hosts.prefix(n) for n in numbers}
-    extra["nimbus"] = {"nimbus.host": hosts.here}
-    settings = {**LEASES, "keys.dir": str(keys)}
-    with Arena(directory, supervisors=2, slots=4, settings=settings, extra=extra, prefix=prefix) as made:
+    with arena_on(hosts, tmp_path_factory.mktemp("network"), LEASES) as made:
         yield made
-        made.end_cleanly()
 
 
 def test_f34_no_port_is_left_for_new_connections(case: Case, hosts: Hosts) -> None:

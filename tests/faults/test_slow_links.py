@@ -11,8 +11,7 @@ import pytest
 
 from kit.cables import Cables, Trouble, needs_tun
 from kit.chaos import Arena, Case, now, wait
-from kit.chaos_host import needs_ip
-from rainband.messaging.keys import Keys
+from kit.chaos_host import arena_on, needs_ip
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, needs_ip, needs_tun]
 
@@ -28,18 +27,8 @@ def hosts() -> Iterator[Cables]:
 
 @pytest.fixture(scope="module")
 def cluster(hosts: Cables, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    """Nimbus here, a supervisor on each of two hosts."""
-    directory = tmp_path_factory.mktemp("slow-links")
-    keys = directory / "keys"
-    keys.mkdir(mode=0o700)
-    Keys.generate().save(keys / "cluster.key")
-    extra: dict[str, dict[str, object]] = {f"supervisor-{n}": {"supervisor.host": hosts.address(n)} for n in (1, 2)}
-    extra["nimbus"] = {"nimbus.host": hosts.here}
-    prefix = {f"supervisor-{n}": hosts.prefix(n) for n in (1, 2)}
-    given = {"keys.dir": str(keys)}
-    with Arena(directory, supervisors=2, slots=4, settings=given, extra=extra, prefix=prefix) as made:
+    with arena_on(hosts, tmp_path_factory.mktemp("slow-links"), {}) as made:
         yield made
-        made.end_cleanly()
 
 
 def let_pass(seconds: float) -> None:

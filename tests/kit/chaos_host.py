@@ -10,12 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from kit.chaos import wait
+from kit.chaos import Arena, wait
+from rainband.messaging.keys import Keys
 
 NOWHERE = "02:00:00:00:00:01"
 
@@ -209,3 +210,19 @@ class Hosts:
 def wait_ended(pid: int, timeout_s: float = 10.0) -> None:
     """Wait until a process that is not our child is gone."""
     wait(lambda: not Path(f"/proc/{pid}").exists(), timeout_s, f"process {pid} is still there")
+
+
+@contextlib.contextmanager
+def arena_on(hosts: Hosts, directory: Path, settings: Mapping[str, object]) -> Iterator[Arena]:
+    """Nimbus here, a supervisor on each of two hosts, all with one key; it has to end cleanly."""
+    keys = directory / "keys"
+    keys.mkdir(mode=0o700)
+    Keys.generate().save(keys / "cluster.key")
+    numbers = (1, 2)
+    extra: dict[str, dict[str, object]] = {f"supervisor-{n}": {"supervisor.host": hosts.address(n)} for n in numbers}
+    extra["nimbus"] = {"nimbus.host": hosts.here}
+    prefix = {f"supervisor-{n}": hosts.prefix(n) for n in numbers}
+    given = {**settings, "keys.dir": str(keys)}
+    with Arena(directory, supervisors=2, slots=4, settings=given, extra=extra, prefix=prefix) as made:
+        yield made
+        made.end_cleanly()
