@@ -92,7 +92,8 @@ class BoltTask(Runner):
         return f"'{self.emitter.component}' task {self.task}: {' '.join(text.split())}"
 
     def leftover(self) -> list[Tuple]:
-        """Give up everything not yet executed (the task moves elsewhere)."""
+        """Give up everything not yet executed (the task moves elsewhere), a tick that waited too."""
+        self.late_tick = None
         rest = self.batch[self.at :] + self.inbox
         self.batch = []
         self.at = 0
