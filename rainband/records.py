@@ -38,6 +38,17 @@ class Placement(Record, frozen=True):
     number: int
 
 
+class Leaving(Record, frozen=True):
+    """A task that was taken from `slot` in version `since` (epoch, version), and may still run there.
+
+    Only in topologies that are `topology.exclusive`: it has no place until its supervisor says that it has ended.
+    """
+
+    task: int
+    slot: Slot
+    since: tuple[int, int]
+
+
 class Status(StrEnum):
     """Life of a topology. WAITING: accepted, but fewer slots free than it needs."""
 
@@ -52,7 +63,8 @@ class Assignment(Record, frozen=True):
     """All placements of one topology. `version` grows with every change; `hosts` gives each supervisor's address.
 
     `status` other than ACTIVE pauses the spouts. A worker applies only a larger (epoch, version). `positions` (encoded,
-    by task) are where ReliableSpouts that moved here go on, unless this host knows better.
+    by task) are where ReliableSpouts that moved here go on, unless this host knows better. Executors of tasks that are
+    still `leaving` have no placement.
     """
 
     topology_id: str
@@ -63,6 +75,7 @@ class Assignment(Record, frozen=True):
     epoch: int = 0
     keys: dict[str, str] = {}
     positions: dict[int, bytes] = {}
+    leaving: tuple[Leaving, ...] = ()
 
     def slots(self) -> list[Slot]:
         """Slots in use, sorted."""
@@ -154,7 +167,7 @@ class WorkerBeat(Record, frozen=True):
     """What one worker says of itself, each second and on each change of state.
 
     `in_flight`: tuples queued here or in a call. `idle`: none, and nothing that is still to be sent. `drained`: idle,
-    its spouts have finished, and its peers have confirmed all.
+    its spouts have finished, and its peers have confirmed all. `leaving`: tasks that moved away, with a call under way.
     """
 
     topology_id: str
@@ -180,6 +193,7 @@ class WorkerBeat(Record, frozen=True):
     restarts: int = 0
     note: str = ""
     positions: dict[int, bytes] = {}
+    leaving: int = 0
 
 
 class Heartbeat(Record, frozen=True, tag="heartbeat"):
@@ -187,6 +201,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
 
     `stacks` answers a Progress(stacks=True): topology id to {"host:port pid N": text}. `cluster_id` is the cluster it
     works for, '' while it has no work. `leader` is the cluster whose leaders it has heard, and their highest epoch.
+    `behind` are ports with a process that may still run what `known` has taken away.
     """
 
     supervisor: str
@@ -202,6 +217,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
     stacks: dict[str, dict[str, str]] = {}
     cluster_id: str = ""
     leader: tuple[str, int] = ("", 0)
+    behind: tuple[int, ...] = ()
 
 
 class HeartbeatReply(Record, frozen=True, tag="heartbeat_reply"):

@@ -64,9 +64,13 @@ class Host:
         """What this host says of itself and its workers. Errors in it are handed over once."""
         self.beat_at = now + BEAT_S
         said, self._last_words = self._last_words, []
+        behind = []
         for slot, worker in self.workers():
             restarts = self.tenants[slot.port].restarts
-            said.append(msgspec.structs.replace(worker.beat(now), restarts=max(0, restarts)))
+            beat = msgspec.structs.replace(worker.beat(now), restarts=max(0, restarts))
+            said.append(beat)
+            if beat.leaving:
+                behind.append(slot.port)
         return Heartbeat(
             supervisor=self.name,
             host=self.address,
@@ -75,6 +79,7 @@ class Host:
             workers=tuple(said),
             known={name: (known.epoch, known.version) for name, known in sorted(self.assignments.items())},
             stacks=stacks or {},
+            behind=tuple(behind),
         )
 
     def obey(self, reply: HeartbeatReply, now: float) -> None:

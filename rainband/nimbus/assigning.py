@@ -1,4 +1,8 @@
-"""Entries with another assignment: a new schedule, or a new status, in a version above the old one. Pure."""
+"""Entries with another assignment: a new schedule, or a new status, in a version above the old one. Pure.
+
+Where a topology is `topology.exclusive`, a task that moves is taken from its old place first, and has none until it has
+surely ended there: its supervisor has said so, or its lease is over.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from rainband.cluster.store import EPOCH_MAX
 from rainband.nimbus.roster import Roster
 from rainband.nimbus.rows import Entry
 from rainband.nimbus.scheduler import Schedule
-from rainband.records import Assignment, Placement
+from rainband.records import Assignment, Leaving, Placement
 
 
 def scheduled(entry: Entry, schedule: Schedule, roster: Roster, reached: Mapping[int, bytes], epoch: int) -> Entry:
@@ -24,18 +28,38 @@ def scheduled(entry: Entry, schedule: Schedule, roster: Roster, reached: Mapping
         return entry
     version = old.version + 1 if old is not None else 1
     before = {p.executor: p for p in old.placements} if old is not None else {}
+    leaving = still_leaving(entry, schedule, roster, (epoch, version))
+    withheld = {left.task for left in leaving}
     placements = tuple([
         known
         if (known := before.get(executor)) is not None and known.slot == slot
         else Placement(executor, slot, version)
         for executor, slot in schedule.slots.items()
+        if not withheld or withheld.isdisjoint(range(executor.first, executor.last + 1))
     ])
-    hosts, keys = roster.addresses(schedule.slots.values(), old)
-    if old is not None and (old.placements, old.hosts, old.keys) == (placements, hosts, keys):
+    hosts, keys = roster.addresses([p.slot for p in placements], old)
+    if old is not None and (old.placements, old.leaving, old.hosts, old.keys) == (placements, leaving, hosts, keys):
         return entry
     positions = {**(old.positions if old is not None else {}), **reached}
-    new = Assignment(entry.topology_id, version, entry.row.status, placements, hosts, epoch, keys, positions)
+    new = Assignment(entry.topology_id, version, entry.row.status, placements, hosts, epoch, keys, positions, leaving)
     return replace(entry, assignment=new)
+
+
+def still_leaving(
+    entry: Entry, schedule: Schedule, roster: Roster, since: tuple[int, int]
+) -> tuple[Leaving, ...]:
+    """Tasks of an exclusive topology that have to end somewhere before they may run where the schedule puts them."""
+    old = entry.assignment
+    if old is None or not entry.plan.config.get("topology.exclusive", False):
+        return ()
+    goes = {task: slot for e, slot in schedule.slots.items() for task in range(e.first, e.last + 1)}
+    left = [known for known in old.leaving if not roster.has_ended(entry.topology_id, known)]
+    for placement in old.placements:
+        for task in range(placement.executor.first, placement.executor.last + 1):
+            moves = Leaving(task, placement.slot, since)
+            if goes.get(task) != placement.slot and not roster.has_ended(entry.topology_id, moves):
+                left.append(moves)
+    return tuple(left)
 
 
 def announced(entry: Entry, epoch: int) -> Entry:

@@ -376,7 +376,7 @@ class Nimbus:
             return True
         tally = self._tallies[entry.topology_id]
         if entry.row.moving:
-            return tally.moved(entry)
+            return not entry.leaving and tally.moved(entry)
         heard_s = {name: now - since for name, since in self._heard_since.get(entry.topology_id, {}).items()}
         if not tally.settled(entry, heard_s):
             return False
@@ -416,6 +416,7 @@ class Nimbus:
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:
                 self._hear_workers(beat, entry, restarted, now)
+                self._roster.changed |= any(self._roster.has_ended(entry.topology_id, left) for left in entry.leaving)
         if self._roster.changed:
             self._advance(now)  # a new supervisor gets its work with this very answer
         self._push.discard(beat.supervisor)

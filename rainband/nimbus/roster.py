@@ -12,7 +12,7 @@ from rainband.errors import Refused, SupervisorReplaced
 from rainband.nimbus.admission import fits
 from rainband.nimbus.liveness import Liveness
 from rainband.nimbus.rows import Entry
-from rainband.records import Assignment, Heartbeat, Slot, SupervisorSummary
+from rainband.records import Assignment, Heartbeat, Leaving, Slot, SupervisorSummary
 from rainband.topology.streams import NAME_RULE, is_name
 
 SUPERVISORS_MAX = 10_000
@@ -135,6 +135,15 @@ class Roster:
             if slot.supervisor not in self._newest and self.liveness.alive(slot.supervisor):
                 slots.add(slot)
         return slots - taken - self._avoided.keys()
+
+    def has_ended(self, topology_id: str, left: Leaving) -> bool:
+        """Whether the task surely runs no more where it was: its supervisor has said so, or must have ended it."""
+        name = left.slot.supervisor
+        if not self.liveness.alive(name):
+            return True
+        beat = self._newest.get(name)
+        known = beat.known.get(topology_id, (0, 0)) if beat is not None else (0, 0)
+        return beat is not None and known >= left.since and left.slot.port not in beat.behind
 
     def held(self, topology_ids: Container[str]) -> set[Slot]:
         """Slots whose workers are of these topologies, as their supervisors say."""

@@ -13,7 +13,7 @@ import msgspec
 
 from rainband.cluster.store import Change, Delete, Put
 from rainband.errors import InvalidTopology
-from rainband.records import Assignment, Executor, Record, Slot, Status
+from rainband.records import Assignment, Executor, Leaving, Record, Slot, Status
 from rainband.topology.plan import Plan
 
 COUNTER = "counter"
@@ -69,9 +69,14 @@ class Entry:
     def slots(self) -> frozenset[Slot]:
         return frozenset(self.where.values())
 
+    @property
+    def leaving(self) -> tuple[Leaving, ...]:
+        return self.assignment.leaving if self.assignment is not None else ()
+
     @cached_property
     def supervisors(self) -> frozenset[str]:
-        return frozenset(slot.supervisor for slot in self.slots)
+        """Those who have to know: of its slots, and of those where its tasks may still run."""
+        return frozenset(slot.supervisor for slot in (*self.slots, *[left.slot for left in self.leaving]))
 
     @property
     def shown_status(self) -> Status:

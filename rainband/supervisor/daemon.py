@@ -360,6 +360,7 @@ class Supervisor:
             stacks=stacks,
             cluster_id=memory.cluster_id if memory.assignments else "",
             leader=(memory.cluster_id, memory.epoch),
+            behind=tuple([port for port, station in self.stations.items() if station.behind()]),
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:

@@ -393,6 +393,15 @@ class Station:
             beat, state=state, errors=tuple(self.errors_sent), restarts=current.restarts, note=current.cause
         )
 
+    def behind(self) -> bool:
+        """Whether a process is here that may still run what this supervisor's assignment gives to others."""
+        if self.process is None:
+            return False
+        beat, assignment = self.beat, self.shop.assignment(self.slot.topology or "")
+        if beat is None or assignment is None or self.slot.state is State.STOPPING:
+            return True
+        return beat.pid != self.process.pid or beat.version != assignment.version or beat.leaving > 0
+
     def told(self) -> None:
         """Nimbus has what `report` last said."""
         self.errors_sent = []
@@ -466,4 +475,4 @@ def with_positions_of(last: WorkerBeat | None, beat: WorkerBeat) -> WorkerBeat:
 
 def news_in(beat: WorkerBeat) -> tuple[object, ...]:
     """What Nimbus should hear of without waiting for the next heartbeat."""
-    return (beat.pid, beat.state, beat.version, beat.drained, beat.paused)
+    return (beat.pid, beat.state, beat.version, beat.drained, beat.paused, beat.leaving)

@@ -53,6 +53,7 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
         links=link_counts(worker),
         errors=worker.errors.take(),
         positions=worker.life.turns.take(worker.life.reached),
+        leaving=worker.life.count_leaving(),
         counters=counters,
     )
 

@@ -13,7 +13,7 @@ from rainband.errors import ValueRefused
 from rainband.messaging.portions import Turns
 from rainband.messaging.values import decode_rows, encode_rows
 from rainband.worker.side import SideSpoutTask
-from rainband.worker.sides import Sides
+from rainband.worker.sides import Sides, side_of
 from rainband.worker.tasks import OnError
 from rainband.worker.wiring import LocalTask
 
@@ -42,6 +42,7 @@ class Life:
         self.report = report
         self.active = False
         self.known: list[LocalTask] = []
+        self.left: list[LocalTask] = []
         self.saved: dict[tuple[str, int], bytes] = {}
         self.placed: dict[int, int] = {}
         self.handed: dict[int, bytes] = {}
@@ -123,6 +124,12 @@ class Life:
             if isinstance(made.spout, SideSpoutTask):
                 made.spout.leave()
             self.tell(made, last_call(made))
+            self.left.append(made)
+
+    def count_leaving(self) -> int:
+        """Of the tasks that moved away, how many have a call under way: their last one may wait for the source."""
+        self.left = [made for made in self.left if (side := side_of(made)) is not None and side.busy]
+        return len(self.left)
 
     def leave(self, made: LocalTask) -> bool:
         """Whether it had begun."""

@@ -177,11 +177,17 @@ class SideBoltTask(BoltTask):
         self.in_flight: i64 = 0
         self.back_at = 0.0
         self.ticking = False
+        self.told = 0
         self.emits = True
 
     @property
     def waiting(self) -> bool:
         return self.in_flight >= self.ahead
+
+    @property
+    def busy(self) -> bool:
+        """Whether any call is on its lane."""
+        return self.in_flight > 0 or self.ticking or self.told > 0
 
     def turn(self, limit: i64) -> i64:
         start = self.at
@@ -295,6 +301,7 @@ class SideSpoutTask(SpoutTask):
         self.under_way = under_way
         self.pumping = False
         self.told = 0
+        self.telling = 0
         self.emitted = False
         self.gone = False
         self.emits = True
@@ -313,8 +320,14 @@ class SideSpoutTask(SpoutTask):
         else:
             self.tell("fail", self.user_fail, message_id)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any call is on its lane."""
+        return self.pumping or self.told > 0 or self.telling > 0
+
     def tell(self, name: str, callback: Callable[[Any], Any], message_id: object) -> None:
         self.under_way.calls += 1
+        self.telling += 1
         self.lane.submit(Call(self, lambda: callback(message_id), self.emitter.component, name, "tell"))
 
     def run(self, budget: i64, now: float) -> bool:
@@ -435,6 +448,8 @@ class SideSpoutTask(SpoutTask):
         self.apply(call)
         if call.error is not None:
             self.error(call.error)
+        if call.subject == "tell":
+            self.telling -= 1
         if call.subject == "next":
             if self.reliable is not None:
                 self.reliable.book.end()

@@ -34,19 +34,17 @@ class Told:
     emits = False
 
     def __init__(
-        self, spout: SideSpoutTask | None, under_way: UnderWay, report: Callable[[BaseException], None]
+        self, task: SideSpoutTask | SideBoltTask, under_way: UnderWay, report: Callable[[BaseException], None]
     ) -> None:
-        self.spout = spout
+        self.task = task
         self.under_way = under_way
         self.report = report
         under_way.calls += 1
-        if spout is not None:
-            spout.told += 1
+        task.told += 1
 
     def back(self, call: Call) -> None:
         self.under_way.calls -= 1
-        if self.spout is not None:
-            self.spout.told -= 1
+        self.task.told -= 1
         if call.error is not None:
             self.report(call.error)
 
@@ -171,11 +169,10 @@ class Sides:
 
     def tell(self, made: LocalTask, function: Callable[[], Any], report: Callable[[BaseException], None]) -> None:
         """Call a callback of `made` where its callbacks run, after what is under way there; `report` what it raises."""
-        lane = self.lane_of.get(made.task)
-        if lane is not None:
-            spout = made.spout if isinstance(made.spout, SideSpoutTask) else None
-            owner = Told(spout, self.under_way, report)
-            lane.submit(Call(owner, function, made.component, name_of(function)))
+        side = side_of(made)
+        if side is not None:
+            owner = Told(side, self.under_way, report)
+            side.lane.submit(Call(owner, function, made.component, name_of(function)))
             return
         try:
             self.call(made, function)
@@ -228,6 +225,13 @@ class Sides:
     def close(self) -> None:
         for lane in self.lanes.values():
             lane.close()
+
+
+def side_of(made: LocalTask) -> SideSpoutTask | SideBoltTask | None:
+    """The task if its callbacks run on a lane."""
+    if isinstance(made.spout, SideSpoutTask):
+        return made.spout
+    return made.bolt if isinstance(made.bolt, SideBoltTask) else None
 
 
 def name_of(function: Callable[..., Any]) -> str:

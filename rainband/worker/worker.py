@@ -168,12 +168,16 @@ class Worker:
             for tup in rest:
                 anchor = tup._anchor
                 assert anchor is None or isinstance(anchor, Tree)
-                target.deliver(tup._values, tup._source, anchor, True)
+                if task in address_of:
+                    target.deliver(tup._values, tup._source, anchor, True)
+                elif anchor is not None:  # it has no place yet, and this worker may be gone when it has one
+                    self.agenda.fail(anchor)
                 if anchor is not None:
                     self.agenda.release(anchor)
         self.leave_peers(set(address_of.values()))
         if before:
-            self.lose_tasks(frozenset(task for task in moved if task in before), LOST)
+            keepers = self.plan.tasks.get(ACKER, ())
+            self.lose_tasks(frozenset(task for task in moved if task in before or task in keepers), LOST)
         if self.state is WorkerState.RUNNING:
             for made in added:
                 if made is not None:

@@ -15,7 +15,7 @@ import pytest
 
 from rainband.clock import SystemClock
 from rainband.config import Config
-from rainband.errors import ClusterUnavailable, NotAllowed
+from rainband.errors import ClusterUnavailable, NotAllowed, NotReached
 from rainband.messaging import frames
 from rainband.messaging.keys import Keys
 from rainband.messaging.network import UNWANTED_LOOKS, ZmqNetwork
@@ -25,7 +25,7 @@ from rainband.records import Assignment, Executor, Placement, Slot, Status
 from rainband.supervisor import ports, processes
 from rainband.supervisor.daemon import Supervisor
 from rainband.supervisor.disk import Disk
-from rainband.topology.home import wire_id
+from rainband.topology.home import read_assignment, wire_id
 
 PROJECT = '''
 import os, time
@@ -60,8 +60,17 @@ class Double(Bolt):
 
     def prepare(self, context):
         print("prepared task", context.task_id)
+        self.task = context.task_id
+        self.note("begins")
         if (self.directory / "break").exists():
             raise OSError("the disk of this bolt is gone")
+
+    def cleanup(self):
+        self.note("ends")
+
+    def note(self, what):
+        with open(self.directory / "lives", "a") as lives:
+            lives.write(f"{self.task} {what} in {os.getpid()}\\n")
 
     def execute(self, tup):
         while (self.directory / "spin").exists():
@@ -522,6 +531,35 @@ def test_an_exclusive_worker_that_does_not_come_back_is_killed_in_time(cluster: 
     (cluster.output / "spin").unlink()
     cluster.start("nimbus")
     running.wait_drained(30)
+
+
+def test_an_exclusive_task_begins_elsewhere_once_it_has_ended_where_it_was(cluster: Cluster) -> None:
+    """Its worker stands still when the rebalance comes: until it goes on, the task has no place."""
+    cluster.start("nimbus")
+    cluster.start("supervisor")
+    cluster.wait(cluster.has_supervisors)
+    running = cluster.submit(3000, pause_s=0.001, config={"topology.exclusive": True, "topology.workers": 1})
+    running.wait_running(20)
+    (pid,) = cluster.workers().values()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(NotReached):
+        running.rebalance(workers=3, wait_s=0.0, timeout_s=2.5)
+    told = read_assignment(cluster.state / "topologies" / running.summary().topology_id)
+    assert told is not None
+    assert told.leaving
+    assert list(cluster.workers().values()) == [pid]
+    os.kill(pid, signal.SIGCONT)
+    end = running.wait_drained(30)
+    assert (end.acked, end.workers_running) == (3000, 3)
+    lives: dict[str, list[str]] = {}
+    for line in (cluster.output / "lives").read_text().splitlines():
+        task, _, what = line.partition(" ")
+        lives.setdefault(task, []).append(what)
+    moved = [words for words in lives.values() if len(words) > 1]
+    assert moved
+    for first, last, again in moved:
+        assert (first, last) == (f"begins in {pid}", f"ends in {pid}")
+        assert again.startswith("begins in ")
 
 
 def test_an_exclusive_worker_ends_without_its_supervisor(cluster: Cluster) -> None:

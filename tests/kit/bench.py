@@ -16,7 +16,7 @@ from rainband.worker.worker import Worker
 
 
 class Bench:
-    """`workers` workers for one topology; executor i goes to worker place[i]. Time moves 1 ms a round."""
+    """`workers` workers for one topology; executor i goes to worker place[i], -1 for none. Time moves 1 ms a round."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Bench:
         placements = tuple(
             Placement(executor, self.slots[at], self.version)
             for executor, at in zip(self.topology.plan.executors(), place, strict=True)
+            if at >= 0
         )
         return Assignment("bench-1", self.version, status, placements, {"host": "127.0.0.1"})
 

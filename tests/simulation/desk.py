@@ -51,6 +51,10 @@ class Desk:
         if worker is not None and worker.assignment.version != self.placed_version:
             self.placed_version = worker.assignment.version
             assignment = worker.assignment
+            here = {task for p in assignment.placements for task in range(p.executor.first, p.executor.last + 1)}
+            for task in self.address_of.keys() - here:
+                del self.address_of[task]
+                self.moved_at[task] = self.now()
             for placement in assignment.placements:
                 address = assignment.address(placement.slot)
                 for task in range(placement.executor.first, placement.executor.last + 1):
@@ -81,6 +85,8 @@ class Desk:
 
     def called(self, task: int) -> None:
         """User code of `task` runs."""
+        if task in self.closed:
+            self.oracle.wrong("D3", f"task {task} runs after its last call")
         if self.oracle.options.exclusive:
             self.oracle.called(task, self.life(task), self.now())
 
@@ -187,8 +193,6 @@ class Desk:
 
     def begin(self, task: int, tup: Tuple) -> Emission | None:
         self.called(task)
-        if task in self.closed:
-            self.oracle.wrong("D3", f"task {task} executes after its cleanup")
         return self.oracle.begins(tup[1], task, self.incarnation, self.now(), self.gave_up)
 
     def settled(self, component: str, task: int, message_id: object, done: bool) -> None:

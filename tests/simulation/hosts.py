@@ -439,6 +439,7 @@ class Supervisor:
             workers=tuple(beats),
             known={name: (a.epoch, a.version) for name, a in memory.assignments.items()},
             leader=(memory.cluster_id, memory.epoch),
+            behind=tuple([port for port, station in self.stations.items() if station.behind()]),
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:

@@ -199,16 +199,11 @@ class Oracle:
     # Executions
 
     def called(self, task: int, life: int, now: float) -> None:
-        """A4: user code of a task of an exclusive topology runs now. Once a life of it began no other goes on.
-
-        What is promised is that who is cut off stops before others begin. A rebalance moves tasks between workers that
-        are all well: each is told by itself, and one that is cut off meanwhile has until its lease ends.
-        """
+        """A4: user code of a task of an exclusive topology runs now. Once a life of it began no other goes on."""
         lives = self.lives.setdefault(task, {})
         began = lives.setdefault(life, now)
         newest = max(lives.values())
-        longest_s = self.options.lease_s if "rebalance" in self.options.faults else 0.0
-        if began < newest < now - longest_s:
+        if began < newest < now:
             self.wrong("A4", f"task {task} is exclusive, and runs {now - newest:.2f} s after another life of it began")
 
     def begins(

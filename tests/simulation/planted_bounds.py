@@ -6,13 +6,14 @@ from typing import Any
 
 from rainband.acker.ledger import Ledger
 from rainband.groupings.choosers import Shuffle
+from rainband.nimbus.roster import Roster
 from rainband.nimbus.service import Service
 from rainband.records import HeartbeatReply
 from rainband.supervisor import lease
 from rainband.worker.reliable import ReliableBook
 from rainband.worker.routes import Target
 from rainband.worker.transfer import Inbound
-from simulation.hosts import Supervisor
+from simulation.hosts import SimStation, Supervisor
 from simulation.planted import CALM, SPREAD, bug, faulty, put
 from simulation.planted_control import BUGS
 from simulation.processes import WorkerProcess
@@ -85,6 +86,19 @@ def who_stood_still_works_on_before_it_looks_at_its_lease() -> None:
             self.end(0, "not confirmed, and exclusive")
 
     put(WorkerProcess, "run", run)
+
+
+MOVED = LEASED | faulty("rebalance", "isolate", "stop_worker", "stop_host", every_s=0.5)
+
+
+@bug(MOVED)
+def exclusive_tasks_begin_elsewhere_at_once() -> None:
+    put(Roster, "has_ended", lambda self, topology_id, left: True)
+
+
+@bug(MOVED)
+def what_a_worker_was_told_to_end_counts_as_ended() -> None:
+    put(SimStation, "behind", lambda self: False)
 
 
 @bug(faulty("jump_clock"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -10,8 +11,9 @@ import msgspec
 import pytest
 
 from rainband.messaging.control import Beat
-from rainband.records import ErrorRecord, TaskCount, WorkerBeat, WorkerState
+from rainband.records import Assignment, ErrorRecord, Status, TaskCount, WorkerBeat, WorkerState
 from rainband.supervisor import slot
+from rainband.supervisor.processes import Process
 from rainband.supervisor.slot import Limits
 from rainband.supervisor.station import Shop, Station
 
@@ -46,6 +48,29 @@ def test_positions_of_tasks_that_left_are_not_kept(station: Station) -> None:
 def test_positions_of_another_process_are_not_kept(station: Station) -> None:
     hear(station, msgspec.structs.replace(BEAT, positions={1: b"1"}))
     assert hear(station, msgspec.structs.replace(BEAT, incarnation=2)).positions == {}
+
+
+def test_a_worker_is_behind_until_it_has_said_that_what_was_taken_away_has_ended(station: Station) -> None:
+    known = Assignment("t-1", 2, Status.ACTIVE, (), {})
+    assignments = {"t-1": known}
+    station.shop = cast(Shop, SimpleNamespace(limits=Limits(), assignment=assignments.get))
+    assert not station.behind(), "there is no process"
+    station.process = cast(Process, SimpleNamespace(pid=7))
+    assert station.behind(), "it has said nothing yet"
+    hear(station, msgspec.structs.replace(BEAT, version=1))
+    assert station.behind(), "it goes by an older assignment"
+    hear(station, msgspec.structs.replace(BEAT, version=2, leaving=1))
+    assert station.behind(), "a call is under way"
+    hear(station, msgspec.structs.replace(BEAT, version=2))
+    assert not station.behind()
+    station.process = cast(Process, SimpleNamespace(pid=8))
+    assert station.behind(), "another process has said nothing yet"
+    station.process = cast(Process, SimpleNamespace(pid=7))
+    station.slot = replace(station.slot, state=slot.State.STOPPING)
+    assert station.behind(), "nobody asks any more what it does"
+    station.slot = replace(station.slot, state=slot.State.RUNNING)
+    assignments.clear()
+    assert station.behind(), "its topology was taken away"
 
 
 def test_errors_that_have_no_room_go_with_the_next_report(station: Station) -> None:

@@ -227,6 +227,69 @@ def test_a_tick_waits_while_its_bolt_is_held_back() -> None:
     bench.run(lambda: bench.total("sink", "executed") >= 500, 5000)
 
 
+class Ended(Talkative):
+    """Knows when it is over."""
+
+    ended = late = 0
+
+    def tick(self) -> None:
+        Ended.late += Ended.ended
+        super().tick()
+
+    def cleanup(self) -> None:
+        Ended.ended = 1
+
+
+def test_a_tick_that_waits_is_not_made_up_for_once_its_task_has_left() -> None:
+    config: dict[str, object] = {"topology.executor.receive.buffer.size": 10, "topology.tick.tuple.freq.secs": 0.1}
+    builder = TopologyBuilder("ticks", config=config)
+    builder.set_spout("numbers", Numbers(1_000_000, tracked=False))
+    builder.set_bolt("talkative", Ended()).shuffle_grouping("numbers")
+    builder.set_bolt("sink", Sink()).shuffle_grouping("talkative")
+    bench = Bench.placed(builder, {"sink": 1}, 3)
+    for _ in range(50):
+        bench.round()
+    bench.kill(bench.slots[1])
+    for _ in range(500):
+        bench.round()
+    names = [bench.topology.plan.component_of[executor.first] for executor in bench.topology.plan.executors()]
+    bench.apply([{"sink": 1, "talkative": 2}.get(name, 0) for name in names])
+    bench.start(bench.slots[1])
+    for _ in range(500):
+        bench.round()
+    assert Ended.ended
+    assert not Ended.late
+
+
+class Lingers(Bolt):
+    """Each call takes ten seconds, the last one too."""
+
+    outputs = ("n",)
+
+    async def execute(self, tup: Tuple) -> None:
+        await asyncio.sleep(10.0)
+
+    async def cleanup(self) -> None:
+        await asyncio.sleep(10.0)
+
+
+def test_a_task_that_moved_is_told_as_leaving_until_its_calls_are_back() -> None:
+    builder = TopologyBuilder("lingers")
+    builder.set_spout("numbers", ReliableNumbers(1))
+    builder.set_bolt("lingers", Lingers()).shuffle_grouping("numbers")
+    builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
+    bench = Bench.placed(builder, {"lingers": 1, "sink": 1})
+    for _ in range(100):
+        bench.round()
+    names = [bench.topology.plan.component_of[executor.first] for executor in bench.topology.plan.executors()]
+    bench.apply([{"lingers": -1, "sink": 1}.get(name, 0) for name in names])
+    worker = bench.alive[bench.slots[1]]
+    for _ in range(9_900):
+        assert worker.beat(bench.clock.now()).leaving == 1
+        bench.round()
+    bench.run(lambda: worker.beat(bench.clock.now()).leaving == 0, 500)
+
+
 def test_one_tick_of_a_bolt_is_under_way_at_a_time() -> None:
     builder = TopologyBuilder("ticks", config={"topology.tick.tuple.freq.secs": 0.1})
     builder.set_spout("numbers", ReliableNumbers(0))

@@ -160,6 +160,22 @@ def test_a_planned_move_replays_nothing() -> None:
     assert bench.total("numbers", "failed") == 0
 
 
+@pytest.mark.parametrize("ackers", [None, 2])
+@pytest.mark.parametrize("stays_away", [(2, 3), (5, 6), (0, 1), (4,), (2, 3, 4, 5, 6)])
+def test_tasks_without_a_place_are_waited_for(ackers: int | None, stays_away: tuple[int, ...]) -> None:
+    """So an exclusive topology moves: out of one worker, nowhere for a while, into another."""
+    topology = line(400, "shuffle", {"topology.acker.executors": ackers, "topology.message.timeout.secs": 5})
+    executors = len(topology.plan.executors())
+    bench = Bench(topology, 2, place=[number % 2 for number in range(executors)])
+    bench.run(lambda: bench.total("numbers", "acked") > 50)
+    gone = [number for number in stays_away if number < executors]
+    bench.apply([-1 if number in gone else at for number, at in enumerate(bench.place)])
+    for _ in range(300):
+        bench.round()
+    bench.apply([1 - at if number in gone else at for number, at in enumerate(bench.place)])
+    bench.run_drained(40_000)
+
+
 def test_a_paused_topology_emits_nothing() -> None:
     bench = Bench(line(10_000, "shuffle", {}), 2)
     bench.run(lambda: bench.total("numbers", "acked") > 10)
