@@ -34,7 +34,7 @@ class Rest:
     def look(self, entry: Entry, beats: Mapping[Slot, WorkerBeat], turns: Mapping[Slot, int]) -> bool:
         """Whether it is proved by now. `beats` of each slot whose worker is there, `turns` grow with each new beat."""
         assignment = entry.assignment
-        if assignment is None or not beats or beats.keys() != entry.slots:
+        if assignment is None or assignment.leaving or not beats or beats.keys() != entry.slots:
             return self._begin(None)
         spouts = {name for name, component in entry.plan.components.items() if component.kind == "spout"}
         if not all(is_still(beat, assignment.version, spouts) for beat in beats.values()):

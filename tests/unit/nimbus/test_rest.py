@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from random import Random
 
+import msgspec
 import pytest
 
 from rainband.nimbus.rest import Rest
@@ -12,6 +13,7 @@ from rainband.nimbus.rows import Entry, TopologyRow
 from rainband.records import (
     Assignment,
     Executor,
+    Leaving,
     LinkCount,
     Placement,
     Slot,
@@ -36,6 +38,17 @@ def chain() -> Plan:
         level = LEVELS - 1 - number
         components[f"bolt{number}"] = ComponentPlan(f"bolt{number}", "bolt", STREAM, inputs, 1, 1, 64, level=level)
     return Plan("chain", components, {})
+
+
+def test_nothing_is_done_while_a_task_is_still_to_get_its_place() -> None:
+    """The spout was taken away somewhere and has no place yet: what is here has nothing to do."""
+    slot = Slot("a", 6700)
+    assignment = Assignment(ID, 2, Status.ACTIVE, (Placement(Executor("bolt1", 2, 2), slot, 1),), {"a": "127.0.0.1"})
+    leaving = msgspec.structs.replace(assignment, leaving=(Leaving(1, Slot("b", 6700), (1, 2)),))
+    row = TopologyRow("chain", ID, 1, Status.ACTIVE, Status.ACTIVE, 0.0)
+    beat = WorkerBeat(ID, 6700, 1, 1, 2, WorkerState.RUNNING, idle=True)
+    for known, done in ((assignment, True), (leaving, False)):
+        assert Rest().look(Entry(row, chain(), known), {slot: beat}, {slot: 1}) is done
 
 
 class Model:
