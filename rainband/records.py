@@ -6,7 +6,7 @@ Times are seconds. `*_at` is wall time (for people), ages and durations are mono
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Union
+from typing import Annotated, Union
 
 import msgspec
 
@@ -263,12 +263,16 @@ class Piece(Record, frozen=True, tag="piece"):
 
 
 class Submit(Record, frozen=True, tag="submit"):
-    """Start a topology. `plan` is the encoded Plan, whose bundle must have been uploaded before."""
+    """Start a topology. `plan` is the encoded Plan, whose bundle must have been uploaded before.
+
+    One that comes again with the `token` of the one that was accepted gets the same answer.
+    """
 
     name: str
     plan: bytes
     config: dict[str, object] = {}
     active: bool = True
+    token: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Kill(Record, frozen=True, tag="kill"):

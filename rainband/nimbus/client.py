@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rainband.errors import NotCopied, NotUploaded, RainbandError, StoreError, TopologyUnreadable
+from rainband.errors import ClusterUnavailable, NotCopied, NotUploaded, RainbandError, StoreError, TopologyUnreadable
 from rainband.messaging.rpc import TIMEOUT_S, RpcClient
 from rainband.nimbus.running import Control, Running
 from rainband.records import (
@@ -33,6 +34,7 @@ __all__ = ["Client", "Control", "Running", "submit"]
 
 PIECE_BYTES = 1 << 20
 SUBMIT_TRIES = 4
+CHANGE_TRIES = 8
 R = TypeVar("R", bound=Response)
 
 
@@ -40,7 +42,7 @@ class Client:
     """Talks to the Nimbus that leads among `seeds` ("host:port"). Threads may share it. Use with `with`, or `close()`.
 
     Every method raises ClusterUnavailable when no Nimbus answers within `timeout_s` seconds, NotAllowed when the one
-    that is there uses other keys.
+    that is there uses other keys. A submit during which Nimbus goes waits longer, for it or the next one.
     """
 
     def __init__(self, *seeds: str, keys: Keys | None = None, timeout_s: float = TIMEOUT_S) -> None:
@@ -117,21 +119,38 @@ def submit(
     from rainband.topology.bundle import pack
 
     plan, bundle = pack(topology, Path(project) if project is not None else topology.project)
-    return deliver(control, Submit(topology.name, plan.encode(), active=active), plan.bundle, bundle, progress)
+    request = Submit(topology.name, plan.encode(), active=active, token=secrets.token_hex(16))
+    return deliver(control, request, plan.bundle, bundle, progress)
 
 
 def deliver(
     control: Control, request: Submit, digest: str, bundle: bytes, progress: Callable[[int, int], None] | None = None
 ) -> Done:
-    """Upload the bundle unless it is there, then submit.
+    """Upload the bundle unless it is there, then submit. A cluster that is not there at all is told of at once.
 
     Nimbus waits for some seconds until the code is on a second one; one that has just died makes us try again. So does
     a leader that goes meanwhile: what came to it may not be where the next one is.
     """
+    uploaded(control, digest)
+    steady = Steady(control)
     for _ in range(SUBMIT_TRIES - 1):
         with contextlib.suppress(NotCopied, NotUploaded):
-            return _deliver_once(control, request, digest, bundle, progress)
-    return _deliver_once(control, request, digest, bundle, progress)
+            return _deliver_once(steady, request, digest, bundle, progress)
+    return _deliver_once(steady, request, digest, bundle, progress)
+
+
+class Steady:
+    """Asks again while one Nimbus goes and another comes: for what may be asked twice, as a submit with a token may."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def call(self, request: Request) -> Response:
+        """Raises ClusterUnavailable after CHANGE_TRIES, each of which takes some seconds."""
+        for _ in range(CHANGE_TRIES - 1):
+            with contextlib.suppress(ClusterUnavailable):
+                return self._control.call(request)
+        return self._control.call(request)
 
 
 def _deliver_once(

@@ -200,6 +200,8 @@ class Nimbus:
     def _submit(self, request: Submit, now: float, wall: float) -> Response:
         admission.check_name(request.name)
         for entry in self._entries.values():
+            if request.token and (request.name, request.token) == (entry.name, entry.row.token):
+                return Done(entry.topology_id)
             if request.name in (entry.name, entry.topology_id):
                 fix = f"Kill it first, or submit with another name. It is {entry.shown_status}"
                 raise TopologyExists(f"the name {request.name} is in use", fix)
@@ -215,7 +217,7 @@ class Nimbus:
         number = self._counter + 1
         status = Status.ACTIVE if request.active else Status.INACTIVE
         topology_id = f"{request.name}-{number}-{int(wall)}"
-        row = TopologyRow(request.name, topology_id, number, status, status, wall)
+        row = TopologyRow(request.name, topology_id, number, status, status, wall, token=request.token)
         schedule = self._schedule(Entry(row, plan), level=False)
         entry = self._scheduled(Entry(row, plan), schedule)
         self._write(None, entry, Put(COUNTER, b"%d" % number))

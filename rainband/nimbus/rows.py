@@ -30,7 +30,7 @@ class TopologyRow(Record, frozen=True):
     """`number` counts submits, `resume` is the status to return to after REBALANCING.
 
     `submitted_at` is wall time, for people. `remaining_s` is what is left of the wait of KILLED and REBALANCING.
-    `moving`: REBALANCING, and placed anew already.
+    `moving`: REBALANCING, and placed anew already. `token` is that of the Submit.
     """
 
     name: str
@@ -42,6 +42,7 @@ class TopologyRow(Record, frozen=True):
     remaining_s: float | None = None
     reshape: Reshape | None = None
     moving: bool = False
+    token: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from kit.clusters import beat, heartbeat, word_count
 from kit.nimbuses import Nimbuses, connected, wait
 from kit.zookeeper import Ensemble
 from rainband.cluster.zookeeper import ZooKeeperStore
-from rainband.errors import ClusterUnavailable, NotCopied, RainbandError, Refused
+from rainband.errors import ClusterUnavailable, NotCopied, RainbandError, Refused, TopologyExists
 from rainband.messaging.rpc import RpcClient
-from rainband.nimbus.client import Client, upload, uploaded
+from rainband.nimbus.client import Client, deliver, upload, uploaded
 from rainband.records import (
     ClusterSummary,
     Done,
@@ -220,6 +220,28 @@ def test_two_that_call_themselves_the_same_are_told(nimbuses: Nimbuses) -> None:
             return said in str(caught.value) and "a nimbus.host of its own" in caught.value.fix
 
         wait(told, 20.0, nimbuses.logs)
+
+
+def test_a_leader_that_dies_in_a_submit_is_waited_for(nimbuses: Nimbuses) -> None:
+    """Half of the code had come to it; the next one is sent the whole."""
+    nimbuses.start(0, 1)
+    nimbuses.wait_members(2)
+    first = nimbuses.leader()
+
+    def kill(sent: int, total: int) -> None:
+        if sent < total and first in nimbuses.processes:
+            nimbuses.kill(first)
+
+    digest = digest_of(BUNDLE)
+    with connected(nimbuses.seeds) as rpc:
+        request = Submit("wc", word_count("wc", bundle=digest).encode(), token="of this submit")
+        done = deliver(rpc, request, digest, BUNDLE, kill)
+        assert first not in nimbuses.processes
+        assert nimbuses.leader() == 1 - first
+        assert names(rpc) == ["wc"]
+        assert rpc.call(request) == Done(done.topology_id)
+        with pytest.raises(TopologyExists):
+            rpc.call(msgspec.structs.replace(request, token="of another"))
 
 
 def test_why_no_other_nimbus_takes_a_copy_is_said(nimbuses: Nimbuses) -> None:
