@@ -8,7 +8,7 @@ error that leaves it open, may have been done at any time since, or not at all.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rainband.records import (
     Activate,
@@ -52,11 +52,12 @@ class Operation:
 
 @dataclass(frozen=True)
 class Model:
-    """A topology of a name; `topology_id` is '' when nobody was told."""
+    """A topology of a name; `topology_id` is '' when nobody was told. `token` is that of its Submit."""
 
     topology_id: str
     status: Status
     resume: Status = Status.ACTIVE
+    token: str = ""
 
 
 State = Model | None
@@ -67,7 +68,7 @@ def silent(state: State) -> list[State]:
     if state is None:
         return [None]
     if state.status is Status.REBALANCING:
-        return [state, Model(state.topology_id, state.resume, state.resume)]
+        return [state, replace(state, status=state.resume)]
     return [state, None] if state.status is Status.KILLED else [state]
 
 
@@ -98,28 +99,32 @@ def seen(state: State, reply: Topologies, name: str) -> Iterator[State]:
     if state is None or state.topology_id not in ("", found.topology_id):
         return
     if found.status is state.status or (found.status is Status.WAITING and state.status in RUNNING):
-        yield Model(found.topology_id, state.status, state.resume)
+        yield replace(state, topology_id=found.topology_id)
 
 
 def done(state: State, request: Request, topology_id: str) -> State:
     """The state after `request` was carried out; None when that was impossible."""
-    if isinstance(request, Submit):
-        return Model(topology_id, Status.ACTIVE) if state is None else None
-    if state is None or state.topology_id not in ("", topology_id):
+    if state is None:
+        return Model(topology_id, Status.ACTIVE, token=request.token) if isinstance(request, Submit) else None
+    if state.topology_id not in ("", topology_id):
         return None
+    known = replace(state, topology_id=topology_id)
+    if isinstance(request, Submit):
+        return known if request.token and request.token == state.token else None
     if isinstance(request, Kill):
-        return Model(topology_id, Status.KILLED)
+        return replace(known, status=Status.KILLED)
     if state.status not in RUNNING:
         return None
     if isinstance(request, Rebalance):
-        return Model(topology_id, Status.REBALANCING, state.status)
-    return Model(topology_id, SET[type(request)])
+        return replace(known, status=Status.REBALANCING, resume=state.status)
+    return replace(known, status=SET[type(request)], resume=Status.ACTIVE)
 
 
 def fits(state: State, request: Request, code: str) -> bool:
     """Whether `request` may be refused with `code` in `state`."""
     if code == "topology_exists":
-        return state is not None
+        own = isinstance(request, Submit) and request.token != "" and state is not None and request.token == state.token
+        return state is not None and not own
     if code == "topology_not_found":
         return state is None
     if isinstance(request, (Activate, Deactivate)) and code == "refused":

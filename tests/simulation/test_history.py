@@ -20,6 +20,7 @@ from rainband.records import (
 from simulation.history import NEVER, Operation, linearizable
 
 SUBMIT, KILL = Submit("t", b""), Kill("t")
+AGAIN = Submit("t", b"", token="a")
 
 
 def listed(status: Status | None) -> Topologies:
@@ -45,6 +46,10 @@ def operation(begin: float, end: float, request: Request, reply: Response | None
         ([(0, 1, SUBMIT, Done("t-1")), (2, 3, KILL, Done("t-1")), (4, 5, Activate("t"), Done("t-1"))], False),
         ([(0, 1, SUBMIT, Done("t-1")), (2, 3, KILL, Done("t-1")), (4, 5, SUBMIT, Done("t-2"))], True),
         ([(0, 1, SUBMIT, Done("t-1")), (2, 3, SUBMIT, Done("t-2"))], False),
+        ([(0, 1, AGAIN, Done("t-1")), (2, 3, AGAIN, Done("t-1"))], True),
+        ([(0, 1, AGAIN, Done("t-1")), (2, 3, AGAIN, Done("t-2"))], False),
+        ([(0, 1, AGAIN, Done("t-1")), (2, 3, AGAIN, Failure("topology_exists", ""))], False),
+        ([(0, 1, SUBMIT, Done("t-1")), (2, 3, AGAIN, Done("t-1"))], False),
     ],
 )
 def test_an_order_is_found_if_and_only_if_there_is_one(

@@ -301,7 +301,8 @@ class World:
         self._check_history()
 
     def submission(self, name: str) -> Submit:
-        return Submit(name, self.loads[name].plan.encode())
+        """A new one; when no answer comes, the client asks it again."""
+        return Submit(name, self.loads[name].plan.encode(), token=str(self.serial))
 
     def _sync(self) -> None:
         for host in self.hosts:
