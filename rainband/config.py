@@ -105,7 +105,7 @@ def _options() -> Iterator[Option]:
     yield _whole(
         "topology.max.error.report.per.interval", 5, 1, 10_000, "errors recorded per window and component"
     )
-    yield Option("topology.exclusive", "bool", False, "cut off from the cluster, stop at the end of the lease")
+    yield Option("topology.exclusive", "bool", False, "no task in two places: end when cut off, end before a move")
     yield Option("topology.pickle.types", "strs", (), "types, as module:Class, whose values may travel as pickles")
     yield _whole("topology.max.value.bytes", 64 << 20, 1024, 1023 << 20, "largest value of a tuple, encoded", "bytes")
     yield _whole(

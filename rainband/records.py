@@ -39,9 +39,10 @@ class Placement(Record, frozen=True):
 
 
 class Leaving(Record, frozen=True):
-    """A task that was taken from `slot` in version `since` (epoch, version), and may still run there.
+    """A task of a `topology.exclusive` topology that was taken from `slot` in (epoch, version) `since`.
 
-    Only in topologies that are `topology.exclusive`: it has no place until its supervisor says that it has ended.
+    It may still run there, and does not run where it is placed by now until the supervisor there has said that it has
+    ended, or its lease is over.
     """
 
     task: int
@@ -63,8 +64,8 @@ class Assignment(Record, frozen=True):
     """All placements of one topology. `version` grows with every change; `hosts` gives each supervisor's address.
 
     `status` other than ACTIVE pauses the spouts. A worker applies only a larger (epoch, version). `positions` (encoded,
-    by task) are where ReliableSpouts that moved here go on, unless this host knows better. Executors of tasks that are
-    still `leaving` have no placement.
+    by task) are where ReliableSpouts that moved here go on, unless this host knows better. Tasks that are still
+    `leaving` another slot run nowhere else yet, and what is for them waits.
     """
 
     topology_id: str
@@ -84,6 +85,16 @@ class Assignment(Record, frozen=True):
     def on(self, slot: Slot) -> tuple[Placement, ...]:
         """The placements on one slot."""
         return tuple([p for p in self.placements if p.slot == slot])
+
+    def homes(self) -> dict[int, Placement]:
+        """Where each task runs. Without those that are still leaving another slot."""
+        waiting = {left.task for left in self.leaving}
+        return {
+            task: placement
+            for placement in self.placements
+            for task in range(placement.executor.first, placement.executor.last + 1)
+            if task not in waiting
+        }
 
     def address(self, slot: Slot) -> str:
         """The data address `host:port` of a slot."""
@@ -168,6 +179,7 @@ class WorkerBeat(Record, frozen=True):
 
     `in_flight`: tuples queued here or in a call. `idle`: none, and nothing that is still to be sent. `drained`: idle,
     its spouts have finished, and its peers have confirmed all. `leaving`: tasks that moved away, with a call under way.
+    It works by the assignment (`epoch`, `version`).
     """
 
     topology_id: str
@@ -194,6 +206,7 @@ class WorkerBeat(Record, frozen=True):
     note: str = ""
     positions: dict[int, bytes] = {}
     leaving: int = 0
+    epoch: int = 0
 
 
 class Heartbeat(Record, frozen=True, tag="heartbeat"):
@@ -201,7 +214,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
 
     `stacks` answers a Progress(stacks=True): topology id to {"host:port pid N": text}. `cluster_id` is the cluster it
     works for, '' while it has no work. `leader` is the cluster whose leaders it has heard, and their highest epoch.
-    `behind` are ports with a process that may still run what `known` has taken away.
+    `behind` are the ports, by topology id, with a process that may still run what `known` has taken away.
     """
 
     supervisor: str
@@ -217,7 +230,7 @@ class Heartbeat(Record, frozen=True, tag="heartbeat"):
     stacks: dict[str, dict[str, str]] = {}
     cluster_id: str = ""
     leader: tuple[str, int] = ("", 0)
-    behind: tuple[int, ...] = ()
+    behind: dict[str, tuple[int, ...]] = {}
 
 
 class HeartbeatReply(Record, frozen=True, tag="heartbeat_reply"):

@@ -64,13 +64,13 @@ class Host:
         """What this host says of itself and its workers. Errors in it are handed over once."""
         self.beat_at = now + BEAT_S
         said, self._last_words = self._last_words, []
-        behind = []
+        behind: dict[str, tuple[int, ...]] = {}
         for slot, worker in self.workers():
             restarts = self.tenants[slot.port].restarts
             beat = msgspec.structs.replace(worker.beat(now), restarts=max(0, restarts))
             said.append(beat)
             if beat.leaving:
-                behind.append(slot.port)
+                behind[beat.topology_id] = (*behind.get(beat.topology_id, ()), slot.port)
         return Heartbeat(
             supervisor=self.name,
             host=self.address,
@@ -79,7 +79,7 @@ class Host:
             workers=tuple(said),
             known={name: (known.epoch, known.version) for name, known in sorted(self.assignments.items())},
             stacks=stacks or {},
-            behind=tuple(behind),
+            behind=behind,
         )
 
     def obey(self, reply: HeartbeatReply, now: float) -> None:

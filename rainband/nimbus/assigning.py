@@ -1,7 +1,7 @@
 """Entries with another assignment: a new schedule, or a new status, in a version above the old one. Pure.
 
-Where a topology is `topology.exclusive`, a task that moves is taken from its old place first, and has none until it has
-surely ended there: its supervisor has said so, or its lease is over.
+Where a topology is `topology.exclusive`, a task that moves is taken from its old place first, and runs in the new one
+once it has surely ended there: its supervisor has said so, or its lease is over.
 """
 
 from __future__ import annotations
@@ -28,16 +28,14 @@ def scheduled(entry: Entry, schedule: Schedule, roster: Roster, reached: Mapping
         return entry
     version = old.version + 1 if old is not None else 1
     before = {p.executor: p for p in old.placements} if old is not None else {}
-    leaving = still_leaving(entry, schedule, roster, (epoch, version))
-    withheld = {left.task for left in leaving}
     placements = tuple([
         known
         if (known := before.get(executor)) is not None and known.slot == slot
         else Placement(executor, slot, version)
         for executor, slot in schedule.slots.items()
-        if not withheld or withheld.isdisjoint(range(executor.first, executor.last + 1))
     ])
-    hosts, keys = roster.addresses([p.slot for p in placements], old)
+    leaving = still_leaving(entry, schedule, roster, (epoch, version))
+    hosts, keys = roster.addresses(schedule.slots.values(), old)
     if old is not None and (old.placements, old.leaving, old.hosts, old.keys) == (placements, leaving, hosts, keys):
         return entry
     positions = {**(old.positions if old is not None else {}), **reached}
@@ -53,13 +51,22 @@ def still_leaving(
     if old is None or not entry.plan.config.get("topology.exclusive", False):
         return ()
     goes = {task: slot for e, slot in schedule.slots.items() for task in range(e.first, e.last + 1)}
-    left = [known for known in old.leaving if not roster.has_ended(entry.topology_id, known)]
-    for placement in old.placements:
-        for task in range(placement.executor.first, placement.executor.last + 1):
-            moves = Leaving(task, placement.slot, since)
-            if goes.get(task) != placement.slot and not roster.has_ended(entry.topology_id, moves):
-                left.append(moves)
+    left = [known for known in old.leaving if not roster.has_ended(old, known)]
+    for task, home in old.homes().items():
+        if goes.get(task) != home.slot and roster.liveness.alive(home.slot.supervisor):
+            left.append(Leaving(task, home.slot, since))
     return tuple(left)
+
+
+def released(entry: Entry, roster: Roster, epoch: int) -> Entry:
+    """Without those that were leaving and have ended: they run where they are placed now."""
+    old = entry.assignment
+    if old is None:
+        return entry
+    left = tuple([known for known in old.leaving if not roster.has_ended(old, known)])
+    if left == old.leaving:
+        return entry
+    return replace(entry, assignment=msgspec.structs.replace(old, leaving=left, version=old.version + 1, epoch=epoch))
 
 
 def announced(entry: Entry, epoch: int) -> Entry:

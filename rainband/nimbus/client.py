@@ -146,7 +146,7 @@ class Steady:
         self._control = control
 
     def call(self, request: Request) -> Response:
-        """Raises ClusterUnavailable after CHANGE_TRIES, each of which takes some seconds."""
+        """Raises ClusterUnavailable after CHANGE_TRIES, each of which takes a second at least."""
         for _ in range(CHANGE_TRIES - 1):
             with contextlib.suppress(ClusterUnavailable):
                 return self._control.call(request)

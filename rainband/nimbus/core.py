@@ -16,7 +16,7 @@ from rainband.cluster.store import EPOCH_MAX, Change, Put, Store
 from rainband.config import Config
 from rainband.errors import NotUploaded, RainbandError, Refused, TopologyExists, TopologyUnreadable
 from rainband.nimbus import admission, lifecycle, views
-from rainband.nimbus.assigning import announced, raised, scheduled
+from rainband.nimbus.assigning import announced, raised, released, scheduled
 from rainband.nimbus.journal import News
 from rainband.nimbus.lifecycle import Action, Event
 from rainband.nimbus.liveness import Liveness
@@ -201,7 +201,7 @@ class Nimbus:
         admission.check_name(request.name)
         for entry in self._entries.values():
             if request.token and (request.name, request.token) == (entry.name, entry.row.token):
-                return Done(entry.topology_id)
+                return views.accepted(entry, self._missing.get(entry.topology_id, 0))
             if request.name in (entry.name, entry.topology_id):
                 fix = f"Kill it first, or submit with another name. It is {entry.shown_status}"
                 raise TopologyExists(f"the name {request.name} is in use", fix)
@@ -223,10 +223,7 @@ class Nimbus:
         self._write(None, entry, Put(COUNTER, b"%d" % number))
         self._counter = number
         self._missing[topology_id] = schedule.missing
-        if entry.assignment is not None:
-            return Done(topology_id)
-        wanted = views.wanted(entry)
-        return Done(topology_id, f"needs {views.count_slots(wanted)}, {wanted - schedule.missing} free")
+        return views.accepted(entry, schedule.missing)
 
     def _kill(self, request: Kill, now: float, wall: float) -> Response:
         try:
@@ -414,11 +411,10 @@ class Nimbus:
         restarted = self._roster.hear(beat, now)
         if restarted:
             self.news.joined(beat)
-        self._raise_known(beat)
+        self._weigh_known(beat)
         for entry in self._entries.values():
             if beat.supervisor in entry.supervisors:
                 self._hear_workers(beat, entry, restarted, now)
-                self._roster.changed |= any(self._roster.has_ended(entry.topology_id, left) for left in entry.leaving)
         if self._roster.changed:
             self._advance(now)  # a new supervisor gets its work with this very answer
         self._push.discard(beat.supervisor)
@@ -433,11 +429,13 @@ class Nimbus:
         aside = [i for i in beat.known if f"topology/{i}" in self.damaged]
         return HeartbeatReply(changed, tuple(sorted([*wanted, *aside])), self.epoch, self._store.cluster_id, lacking)
 
-    def _raise_known(self, beat: Heartbeat) -> None:
-        """Write anew what a supervisor has in a later version than is stored here: it would not take ours."""
+    def _weigh_known(self, beat: Heartbeat) -> None:
+        """Write anew what a supervisor has in a later version: it would not take ours. And what has ended there."""
         for topology_id, known in beat.known.items():
             entry = self._entries.get(topology_id)
-            new = raised(entry, known, self.epoch) if entry is not None else None
+            if entry is None:
+                continue
+            new = released(raised(entry, known, self.epoch), self._roster, self.epoch)
             if new is not entry:
                 self._attempt(topology_id, partial(self._write, entry, new))
 

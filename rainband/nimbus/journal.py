@@ -52,11 +52,10 @@ class News:
         if began := [task for task in new.leaving if task not in old.leaving]:
             slots = words({task.slot for task in began})
             what = f"{counted(len(began), 'task')} of {new.topology_id}"
-            self._lines.append(f"{what}, which is exclusive, must end on {slots} before anything takes their place")
+            self._lines.append(f"{what}, which is exclusive, must end on {slots} before they begin elsewhere")
         left, got = old.slots - new.slots, new.slots - old.slots
         changes = [f"leaves {words(left)}"] if left else []
         changes += [f"gets {words(got)}"] if got else []
-        changes += [f"{counted(len(new.leaving), 'task')} still without a place"] if new.leaving else []
         change = ", ".join(changes) or "on the same slots"
         self._lines.append(f"{new.topology_id} is placed anew: {change}")
 

@@ -136,14 +136,19 @@ class Roster:
                 slots.add(slot)
         return slots - taken - self._avoided.keys()
 
-    def has_ended(self, topology_id: str, left: Leaving) -> bool:
-        """Whether the task surely runs no more where it was: its supervisor has said so, or must have ended it."""
-        name = left.slot.supervisor
-        if not self.liveness.alive(name):
+    def has_ended(self, assignment: Assignment, left: Leaving) -> bool:
+        """Whether a task that `assignment` took from a slot surely runs there no more.
+
+        The supervisor there knows of it, and so does its worker, or its lease is over. What it knows from an earlier
+        leader may be of a time that the store has lost.
+        """
+        if not self.liveness.alive(left.slot.supervisor):
             return True
-        beat = self._newest.get(name)
-        known = beat.known.get(topology_id, (0, 0)) if beat is not None else (0, 0)
-        return beat is not None and known >= left.since and left.slot.port not in beat.behind
+        beat = self._newest.get(left.slot.supervisor)
+        if beat is None or left.slot.port in beat.behind.get(assignment.topology_id, ()):
+            return False
+        known = beat.known.get(assignment.topology_id, (0, 0))
+        return known[0] == assignment.epoch and known >= left.since
 
     def held(self, topology_ids: Container[str]) -> set[Slot]:
         """Slots whose workers are of these topologies, as their supervisors say."""

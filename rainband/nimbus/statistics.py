@@ -146,13 +146,17 @@ class Tally:
         return heard.beat if heard is not None and heard.present else None
 
     def running(self, entry: Entry) -> int:
-        """Slots whose worker is up with all executors placed there: every open and prepare has returned."""
+        """Slots whose worker is up with all tasks placed there: every open and prepare has returned."""
         if entry.assignment is None:
             return 0
+        waiting = {left.task for left in entry.leaving}
         needed: dict[Slot, int] = {}
+        short: set[Slot] = set()
         for placement in entry.assignment.placements:
             needed[placement.slot] = max(placement.number, needed.get(placement.slot, 0))
-        return sum(is_running(self.beat(slot), number) for slot, number in needed.items())
+            if waiting and not waiting.isdisjoint(range(placement.executor.first, placement.executor.last + 1)):
+                short.add(placement.slot)
+        return sum(is_running(self.beat(slot), number) for slot, number in needed.items() if slot not in short)
 
     def moved(self, entry: Entry) -> bool:
         """Every worker is up and knows the assignment as it is now."""

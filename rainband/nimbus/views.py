@@ -10,7 +10,7 @@ from rainband.errors import Refused, TopologyNotFound, TopologyUnreadable, did_y
 from rainband.nimbus.roster import Roster
 from rainband.nimbus.rows import Entry, unreadable
 from rainband.nimbus.scheduler import workers_wanted
-from rainband.records import ClusterSummary, TopologySummary
+from rainband.records import ClusterSummary, Done, TopologySummary
 
 
 def find(entries: Mapping[str, Entry], damaged: Mapping[str, str], name: str) -> Entry:
@@ -41,6 +41,13 @@ def check_component(entry: Entry, component: str | None) -> None:
 def wanted(entry: Entry) -> int:
     """How many workers it asks for."""
     return workers_wanted(len(entry.plan.executors()), entry.plan.workers)
+
+
+def accepted(entry: Entry, missing: int) -> Done:
+    """The answer to its Submit."""
+    if entry.assignment is not None:
+        return Done(entry.topology_id)
+    return Done(entry.topology_id, f"needs {count_slots(wanted(entry))}, {wanted(entry) - missing} free")
 
 
 def count_slots(number: int) -> str:

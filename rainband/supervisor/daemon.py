@@ -41,7 +41,7 @@ from rainband.supervisor.lease import Lease
 from rainband.supervisor.localizer import Localizer
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.slot import Limits, State
-from rainband.supervisor.station import Station
+from rainband.supervisor.station import Station, behind
 from rainband.supervisor.upkeep import Upkeep
 from rainband.supervisor.uplink import Answered, Pushed, Unanswered, Uplink, patience_s
 from rainband.topology import home
@@ -360,7 +360,7 @@ class Supervisor:
             stacks=stacks,
             cluster_id=memory.cluster_id if memory.assignments else "",
             leader=(memory.cluster_id, memory.epoch),
-            behind=tuple([port for port, station in self.stations.items() if station.behind()]),
+            behind=behind(self.stations.values()),
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:

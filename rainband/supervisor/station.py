@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import socket
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +40,7 @@ from rainband.supervisor.memory import WORDS, OomKills
 from rainband.supervisor.processes import Exit, Process
 from rainband.supervisor.pulse import Pulse
 from rainband.supervisor.slot import Limits, Slot, State
-from rainband.topology.home import Progress, read_plan, stacks_path
+from rainband.topology.home import Progress, read_plan, stacks_path, write_assignment
 
 logger = logging.getLogger("rainband.supervisor")
 
@@ -54,6 +56,7 @@ ORPHAN_LOOKS = 40
 ORPHAN_LOOK_S = 0.05
 SYSTEM = "__system"
 UNCONFIRMED = "it is exclusive, and Nimbus has not confirmed it for a whole lease"
+NOT_GIVEN_UP = "it is exclusive, and tasks that were taken away do not end"
 
 
 class Shop(Protocol):
@@ -128,6 +131,7 @@ class Station:
         self.beats = 0
         self.idle_beats = 0
         self.exclusive = False
+        self.taken_at = math.inf
         self.changed = False
 
     # The machine
@@ -230,6 +234,12 @@ class Station:
         self.exclusive = is_exclusive(home)
         if self.exclusive and not self.shop.leased():
             return slot.StartFailed(UNCONFIRMED)
+        assignment = self.shop.assignment(topology)
+        if self.exclusive and assignment is not None:
+            try:
+                write_assignment(home, assignment)  # what lies there may be from before the disk was full
+            except OSError as error:
+                return slot.StartFailed(f"{error.strerror or error} ({error.filename or home})")
         name = SlotName(disk.memory.supervisor, self.port)
         shop = self.shop
         command = processes.worker_command(home, name, log, shop.lease_s, shop.beat_s, shop.keys_file, shop.secrets)
@@ -306,9 +316,21 @@ class Station:
         return ""
 
     def look_at_lease(self, now: float) -> None:
-        """Kill a worker that should have ended with the lease, and has not."""
+        """Kill a worker that should have ended with the lease, or given up tasks at the word of Nimbus, and has not."""
         if self.process is not None and self.exclusive and self.shop.overdue():
             self.feed(slot.Stalled(self.process.pid, UNCONFIRMED), now)
+        assignment = self.shop.assignment(self.slot.topology or "")
+        if assignment is None or not assignment.leaving or not self._is_left(assignment) or not self.behind():
+            self.taken_at = math.inf
+            return
+        self.taken_at = min(self.taken_at, now)
+        if self.process is not None and now >= self.taken_at + self.shop.limits.shutdown_s:
+            self.feed(slot.Stalled(self.process.pid, NOT_GIVEN_UP), now)
+
+    def _is_left(self, assignment: Assignment) -> bool:
+        """Whether tasks have to end here before they may begin elsewhere."""
+        name = SlotName(self.shop.disk.memory.supervisor, self.port)
+        return any(left.slot == name for left in assignment.leaving)
 
     def look(self, now: float) -> None:
         """Once a second: is the worker only slow?"""
@@ -400,7 +422,8 @@ class Station:
         beat, assignment = self.beat, self.shop.assignment(self.slot.topology or "")
         if beat is None or assignment is None or self.slot.state is State.STOPPING:
             return True
-        return beat.pid != self.process.pid or beat.version != assignment.version or beat.leaving > 0
+        current = (beat.pid, beat.epoch, beat.version) == (self.process.pid, assignment.epoch, assignment.version)
+        return not current or beat.leaving > 0
 
     def told(self) -> None:
         """Nimbus has what `report` last said."""
@@ -458,6 +481,16 @@ class Station:
             self.progress.close()
 
 
+def behind(stations: Iterable[Station]) -> dict[str, tuple[int, ...]]:
+    """The ports, by topology, where something may still run that was taken away."""
+    found: dict[str, tuple[int, ...]] = {}
+    for station in stations:
+        if station.behind():
+            topology = station.slot.topology or ""
+            found[topology] = (*found.get(topology, ()), station.port)
+    return found
+
+
 def is_exclusive(home: Path) -> bool:
     """Whether the topology may never run in two places at once."""
     plan = read_plan(home)
@@ -475,4 +508,4 @@ def with_positions_of(last: WorkerBeat | None, beat: WorkerBeat) -> WorkerBeat:
 
 def news_in(beat: WorkerBeat) -> tuple[object, ...]:
     """What Nimbus should hear of without waiting for the next heartbeat."""
-    return (beat.pid, beat.state, beat.version, beat.drained, beat.paused, beat.leaving)
+    return (beat.pid, beat.state, beat.epoch, beat.version, beat.drained, beat.paused, beat.leaving)

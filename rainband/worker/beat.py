@@ -54,6 +54,7 @@ def make_beat(worker: Worker, now: float) -> WorkerBeat:
         errors=worker.errors.take(),
         positions=worker.life.turns.take(worker.life.reached),
         leaving=worker.life.count_leaving(),
+        epoch=worker.assignment.epoch,
         counters=counters,
     )
 

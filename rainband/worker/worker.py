@@ -145,17 +145,15 @@ class Worker:
         """Bring tasks and routes in line with the assignment; tasks that stay are not touched."""
         self.assignment = assignment
         address_of: dict[int, str] = {}
-        slot_of: dict[int, Slot] = {}
-        for placement in assignment.placements:
-            address = assignment.address(placement.slot)
-            for task in range(placement.executor.first, placement.executor.last + 1):
-                address_of[task] = address
-                slot_of[task] = placement.slot
-                if placement.slot == self.slot:
-                    self.wiring.executor_of[task] = placement.executor.first
-                    self.life.placed[task] = placement.number
+        here: list[int] = []
+        for task, placement in assignment.homes().items():
+            address_of[task] = assignment.address(placement.slot)
+            if placement.slot == self.slot:
+                here.append(task)
+                self.wiring.executor_of[task] = placement.executor.first
+                self.life.placed[task] = placement.number
         self.life.handed = assignment.positions
-        local = frozenset(task for task, slot in slot_of.items() if slot == self.slot)
+        local = frozenset(here)
         before = self.inbound.address_of
         moved = frozenset(task for task in self.wiring.targets if before.get(task) != address_of.get(task))
         self.inbound.address_of = address_of
@@ -168,9 +166,9 @@ class Worker:
             for tup in rest:
                 anchor = tup._anchor
                 assert anchor is None or isinstance(anchor, Tree)
-                if task in address_of:
+                if anchor is None or task in address_of:
                     target.deliver(tup._values, tup._source, anchor, True)
-                elif anchor is not None:  # it has no place yet, and this worker may be gone when it has one
+                else:  # it runs nowhere yet, and this worker may be gone when it does
                     self.agenda.fail(anchor)
                 if anchor is not None:
                     self.agenda.release(anchor)

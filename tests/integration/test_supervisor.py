@@ -180,6 +180,14 @@ class Cluster:
     def log(self) -> str:
         return (self.directory / "supervisor.log").read_text()
 
+    def lives(self) -> dict[str, list[str]]:
+        """What each task of 'double' noted of its lives, in order."""
+        found: dict[str, list[str]] = {}
+        for line in (self.output / "lives").read_text().splitlines():
+            task, _, what = line.partition(" ")
+            found.setdefault(task, []).append(what)
+        return found
+
     def sunk(self) -> set[int]:
         return {int(line) for path in self.output.glob("sink-*") for line in path.read_text().split()}
 
@@ -534,7 +542,8 @@ def test_an_exclusive_worker_that_does_not_come_back_is_killed_in_time(cluster: 
 
 
 def test_an_exclusive_task_begins_elsewhere_once_it_has_ended_where_it_was(cluster: Cluster) -> None:
-    """Its worker stands still when the rebalance comes: until it goes on, the task has no place."""
+    """Its worker stands still when the rebalance comes: until it goes on, the task runs nowhere."""
+    cluster.settings = {"supervisor.worker.shutdown.sleep.secs": 60.0}
     cluster.start("nimbus")
     cluster.start("supervisor")
     cluster.wait(cluster.has_supervisors)
@@ -547,19 +556,30 @@ def test_an_exclusive_task_begins_elsewhere_once_it_has_ended_where_it_was(clust
     told = read_assignment(cluster.state / "topologies" / running.summary().topology_id)
     assert told is not None
     assert told.leaving
-    assert list(cluster.workers().values()) == [pid]
+    assert all(what == f"begins in {pid}" for whats in cluster.lives().values() for what in whats)
     os.kill(pid, signal.SIGCONT)
     end = running.wait_drained(30)
     assert (end.acked, end.workers_running) == (3000, 3)
-    lives: dict[str, list[str]] = {}
-    for line in (cluster.output / "lives").read_text().splitlines():
-        task, _, what = line.partition(" ")
-        lives.setdefault(task, []).append(what)
-    moved = [words for words in lives.values() if len(words) > 1]
+    moved = [whats for whats in cluster.lives().values() if len(whats) > 1]
     assert moved
     for first, last, again in moved:
         assert (first, last) == (f"begins in {pid}", f"ends in {pid}")
         assert again.startswith("begins in ")
+
+
+def test_a_worker_that_does_not_give_up_exclusive_tasks_is_killed(cluster: Cluster) -> None:
+    cluster.start("nimbus")
+    cluster.start("supervisor")
+    cluster.wait(cluster.has_supervisors)
+    running = cluster.submit(3000, pause_s=0.001, config={"topology.exclusive": True, "topology.workers": 1})
+    running.wait_running(20)
+    (pid,) = cluster.workers().values()
+    os.kill(pid, signal.SIGSTOP)
+    assert running.rebalance(workers=3, wait_s=0.0, timeout_s=20.0).workers_running == 3
+    assert "is given up: it is exclusive, and tasks that were taken away do not end" in cluster.log()
+    assert pid not in cluster.workers().values()
+    running.wait_drained(30)
+    assert cluster.sunk() == set(range(0, 6000, 2))
 
 
 def test_an_exclusive_worker_ends_without_its_supervisor(cluster: Cluster) -> None:

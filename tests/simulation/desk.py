@@ -51,17 +51,16 @@ class Desk:
         if worker is not None and worker.assignment.version != self.placed_version:
             self.placed_version = worker.assignment.version
             assignment = worker.assignment
-            here = {task for p in assignment.placements for task in range(p.executor.first, p.executor.last + 1)}
-            for task in self.address_of.keys() - here:
+            homes = assignment.homes()
+            for task in self.address_of.keys() - homes.keys():
                 del self.address_of[task]
                 self.moved_at[task] = self.now()
-            for placement in assignment.placements:
+            for task, placement in homes.items():
                 address = assignment.address(placement.slot)
-                for task in range(placement.executor.first, placement.executor.last + 1):
-                    if self.address_of.get(task) != address:
-                        self.address_of[task] = address
-                        self.moved_at[task] = self.now()
-                    self.places[task] = placement.number
+                if self.address_of.get(task) != address:
+                    self.address_of[task] = address
+                    self.moved_at[task] = self.now()
+                self.places[task] = placement.number
             self.local = frozenset(task for task, at in self.address_of.items() if at == self.address)
         return self.places
 

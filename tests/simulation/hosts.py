@@ -25,7 +25,7 @@ from rainband.supervisor.lease import Lease
 from rainband.supervisor.orders import Orders, wanted_by_port, weigh
 from rainband.supervisor.pulse import Pulse, Sample
 from rainband.supervisor.slot import Limits, State
-from rainband.supervisor.station import UNCONFIRMED, Station
+from rainband.supervisor.station import UNCONFIRMED, Station, behind
 from simulation.processes import BEAT_S, CONTROL_S, Handle, HostClock, WorkerProcess
 
 if TYPE_CHECKING:
@@ -439,7 +439,7 @@ class Supervisor:
             workers=tuple(beats),
             known={name: (a.epoch, a.version) for name, a in memory.assignments.items()},
             leader=(memory.cluster_id, memory.epoch),
-            behind=tuple([port for port, station in self.stations.items() if station.behind()]),
+            behind=behind(self.stations.values()),
         )
 
     def _answered(self, reply: HeartbeatReply, now: float) -> None:

@@ -111,11 +111,10 @@ class Laws:
                 continue
             executors = [placement.executor for placement in entry.assignment.placements]
             placed = sorted(task for e in executors for task in range(e.first, e.last + 1))
-            left = sorted(left.task for left in entry.leaving)
-            if not left and placed != sorted(entry.plan.component_of):
+            if placed != sorted(entry.plan.component_of):
                 self.wrong("A3", f"{topology_id}: tasks {placed} are placed, each should be once")
-            if left and (len({*placed, *left}) < len(placed) + len(left) or not self.world.options.exclusive):
-                self.wrong("A3", f"{topology_id}: tasks {placed} are placed while {left} are leaving")
+            if entry.leaving and not self.world.options.exclusive:
+                self.wrong("A3", f"{topology_id}: {entry.leaving} are waited for, though it is not exclusive")
             for slot in entry.slots:
                 if owner.setdefault(slot, topology_id) != topology_id:
                     self.wrong("A3", f"{slot} belongs to {owner[slot]} and {topology_id}")

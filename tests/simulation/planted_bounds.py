@@ -93,7 +93,7 @@ MOVED = LEASED | faulty("rebalance", "isolate", "stop_worker", "stop_host", ever
 
 @bug(MOVED)
 def exclusive_tasks_begin_elsewhere_at_once() -> None:
-    put(Roster, "has_ended", lambda self, topology_id, left: True)
+    put(Roster, "has_ended", lambda self, assignment, left: True)
 
 
 @bug(MOVED)

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -81,6 +82,7 @@ class World:
         self.time = START_S
         self.heap: list[tuple[float, float, int, Callable[..., object], tuple[Any, ...]]] = []
         self.serial = 0
+        self.tokens = count(1)
         self.ties = Random(f"ties {options.seed}")
         self.ids = Random(f"ids {options.seed}")
         self.rpc = Random(f"rpc {options.seed}")
@@ -302,7 +304,7 @@ class World:
 
     def submission(self, name: str) -> Submit:
         """A new one; when no answer comes, the client asks it again."""
-        return Submit(name, self.loads[name].plan.encode(), token=str(self.serial))
+        return Submit(name, self.loads[name].plan.encode(), token=str(next(self.tokens)))
 
     def _sync(self) -> None:
         for host in self.hosts:

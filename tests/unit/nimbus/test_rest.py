@@ -44,7 +44,7 @@ def test_nothing_is_done_while_a_task_is_still_to_get_its_place() -> None:
     """The spout was taken away somewhere and has no place yet: what is here has nothing to do."""
     slot = Slot("a", 6700)
     assignment = Assignment(ID, 2, Status.ACTIVE, (Placement(Executor("bolt1", 2, 2), slot, 1),), {"a": "127.0.0.1"})
-    leaving = msgspec.structs.replace(assignment, leaving=(Leaving(1, Slot("b", 6700), (1, 2)),))
+    leaving = msgspec.structs.replace(assignment, leaving=(Leaving(1, Slot("b", 6700), (0, 2)),))
     row = TopologyRow("chain", ID, 1, Status.ACTIVE, Status.ACTIVE, 0.0)
     beat = WorkerBeat(ID, 6700, 1, 1, 2, WorkerState.RUNNING, idle=True)
     for known, done in ((assignment, True), (leaving, False)):

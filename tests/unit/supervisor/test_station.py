@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from rainband.messaging.control import Beat
-from rainband.records import Assignment, ErrorRecord, Status, TaskCount, WorkerBeat, WorkerState
+from rainband.records import Assignment, ErrorRecord, Leaving, Status, TaskCount, WorkerBeat, WorkerState
+from rainband.records import Slot as SlotName
 from rainband.supervisor import slot
 from rainband.supervisor.processes import Process
 from rainband.supervisor.slot import Limits
@@ -59,6 +60,8 @@ def test_a_worker_is_behind_until_it_has_said_that_what_was_taken_away_has_ended
     assert station.behind(), "it has said nothing yet"
     hear(station, msgspec.structs.replace(BEAT, version=1))
     assert station.behind(), "it goes by an older assignment"
+    hear(station, msgspec.structs.replace(BEAT, version=2, epoch=1))
+    assert station.behind(), "it goes by what another leader wrote"
     hear(station, msgspec.structs.replace(BEAT, version=2, leaving=1))
     assert station.behind(), "a call is under way"
     hear(station, msgspec.structs.replace(BEAT, version=2))
@@ -71,6 +74,27 @@ def test_a_worker_is_behind_until_it_has_said_that_what_was_taken_away_has_ended
     station.slot = replace(station.slot, state=slot.State.RUNNING)
     assignments.clear()
     assert station.behind(), "its topology was taken away"
+
+
+def test_a_worker_that_does_not_give_up_what_was_taken_away_is_killed(station: Station) -> None:
+    taken = Assignment("t-1", 2, Status.ACTIVE, (), {}, leaving=(Leaving(1, SlotName("me", 6700), (0, 2)),))
+    killed: list[int] = []
+    process = SimpleNamespace(pid=7, kill=lambda: killed.append(7))
+    disk = SimpleNamespace(memory=SimpleNamespace(supervisor="me"))
+    shop = SimpleNamespace(limits=Limits(shutdown_s=3.0), assignment={"t-1": taken}.get, disk=disk)
+    station.shop = cast(Shop, shop)
+    station.process = cast(Process, process)
+    for now in (10.0, 11.0, 12.9):
+        station.look_at_lease(now)
+    hear(station, msgspec.structs.replace(BEAT, version=2))
+    station.look_at_lease(13.0)
+    hear(station, msgspec.structs.replace(BEAT, version=1))
+    for now in (14.0, 16.9):
+        station.look_at_lease(now)
+    assert not killed
+    station.look_at_lease(17.0)
+    assert killed == [7]
+    assert station.slot.cause == "it is exclusive, and tasks that were taken away do not end"
 
 
 def test_errors_that_have_no_room_go_with_the_next_report(station: Station) -> None:
