@@ -38,6 +38,7 @@ from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.portions import first_errors
 from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
+from rainband.supervisor.lease import GRACE_SHARE
 from rainband.topology import imports
 from rainband.topology.bundle import check_component, load_component
 from rainband.topology.home import (
@@ -53,6 +54,7 @@ from rainband.topology.home import (
 )
 from rainband.topology.plan import Plan
 from rainband.topology.secrets import Secrets
+from rainband.worker import leash
 from rainband.worker.guard import Guard
 from rainband.worker.lanes import AsyncLane, ThreadLane
 from rainband.worker.line import SupervisorLine
@@ -139,6 +141,7 @@ class WorkerProcess:
         if plan.config.get("topology.exclusive", False):
             self.lease = open_lease(self.home.parent)
             self.leased_until = read_lease(self.lease)
+            leash.start(self.lease, GRACE_SHARE * self.lease_s, self.clock.since_boot)
         self.compiled = compiled()
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
