@@ -329,8 +329,7 @@ class Link:
         """Take one frame of `peer` to us; the messages (kind, payload) that are complete with it, in order."""
         self.frames_received += 1
         self.bytes_received += len(frame)
-        if header.receipt >= self.first_seq:
-            self._receipted(header.receipt, now)
+        self.take_receipt(header.receipt, now)
         kind = header.kind
         if kind == BATCH:
             return self._receive_batch(header.seq, frame, now)
@@ -346,7 +345,10 @@ class Link:
             self.mark()
         return []
 
-    def _receipted(self, receipt: int, now: float) -> None:
+    def take_receipt(self, receipt: int, now: float) -> None:
+        """The peer has all frames up to `receipt`."""
+        if receipt < self.first_seq:
+            return
         if receipt >= self.next_seq:
             self.broken += 1
             return

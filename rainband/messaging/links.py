@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 from rainband.errors import WireError
 from rainband.messaging import frames
-from rainband.messaging.frames import GONE, HELLO, Header
+from rainband.messaging.frames import BATCH, GONE, HELLO, Header
 from rainband.messaging.link import BUFFER_BYTES, MESSAGE_BYTES_MAX, NEVER, Link, LinkStatistics
 
 LINKS_MAX: Final = 4096
@@ -75,7 +75,10 @@ class Outlet(Protocol):
 
 
 class Links:
-    """All links of one worker process: made on demand, found by address, known by the peer's incarnation."""
+    """All links of one worker process: made on demand, found by address, known by the peer's incarnation.
+
+    While it `takes` nothing, what comes is not receipted: its senders keep it, for whoever has the tasks by now.
+    """
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Links:
         self.dirty: list[Link] = []
         self.next_at = NEVER
         self.born_at = NEVER
+        self.takes = True
         self.malformed = 0
         self.complaint = ""
         self.foreign = 0
@@ -275,6 +279,9 @@ class Links:
             link.mark()
             return events
         address = link.address
+        if header.kind == BATCH and not self.takes:
+            link.take_receipt(header.receipt, now)
+            return events
         for kind, payload in link.receive(header, frame, now):
             events.append((kind, address, payload))
         self.next_at = min(self.next_at, link.deadline())

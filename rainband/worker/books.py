@@ -6,6 +6,8 @@ The index in a root id is the ordinal of the spout task that emitted it. Its ack
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from mypy_extensions import i64
@@ -18,7 +20,10 @@ INDEX_SHIFT: Final = COUNTER_BITS + INCARNATION_BITS
 
 
 class Books:
-    """The books of this worker: `spouts` by task, `ledgers` by acker task, and where every other acker is."""
+    """The books of this worker: `spouts` by task, `ledgers` by acker task, and where every other acker is.
+
+    `unplaced` is what is to be told to spouts and ackers that run nowhere just now.
+    """
 
     def __init__(self, agenda: Agenda, spout_tasks: list[int], acker_tasks: list[int]) -> None:
         self.agenda = agenda
@@ -29,6 +34,7 @@ class Books:
         self.ledgers: dict[int, Ledger] = {}
         self.late_reports: i64 = 0
         self.clock_now = 0.0
+        self.unplaced: list[Callable[[], None]] = []
 
     def keeper(self, root: i64) -> int:
         """The task whose worker keeps the book of `root`; 0 when the id is of no topology like ours."""
@@ -131,6 +137,14 @@ class Books:
         ledger = self.ledgers.get(task)
         if ledger is not None:
             self.tell(ledger.ack(int(root), int(edges)))
+        elif task != 0:
+            self.unplaced.append(partial(self.report, int(root), int(edges)))
+
+    def place(self) -> None:
+        """Tell what could not be told while the task it is for ran nowhere."""
+        unplaced, self.unplaced = self.unplaced, []
+        for tell in unplaced:
+            tell()
 
     def reported(self, spout: SpoutTask, root: i64, edges: i64) -> None:
         tree = spout.emitter.pending.get(root)
@@ -151,6 +165,8 @@ class Books:
         if outbox is not None:
             outbox.inits.extend((root, edges, spout_task))
             outbox.mark()
+        elif task != 0:
+            self.unplaced.append(partial(self.send_init, root, edges, spout_task))
 
     def fail_root(self, root: int, reason: int = FAILED) -> None:
         """Fail `root` wherever its book is."""
@@ -173,23 +189,27 @@ class Books:
         if outbox is not None:
             outbox.fails.append(root)
             outbox.mark()
+        elif task != 0:
+            self.unplaced.append(partial(self.fail_root, root, reason))
 
     def tell(self, verdict: Verdict | None) -> None:
         """Give a separate acker's verdict to the spout task that emitted the root."""
         if verdict is None:
             return
-        if verdict.task in self.spouts:
-            self.verdict(verdict.root, verdict.done)
-            return
-        outbox = self.outbox_of(verdict.task)
-        if outbox is not None:
-            outbox.verdicts.append(verdict.root)
-            outbox.verdicts.append(1 if verdict.done else 0)
-            outbox.mark()
+        self.verdict(verdict.root, verdict.done)
 
     def verdict(self, root: int, done: bool) -> None:
-        spout = self.spouts.get(self.spout_task(root))
+        """For a spout that is here, or elsewhere by now."""
+        task = self.spout_task(root)
+        spout = self.spouts.get(task)
         if spout is None:
+            outbox = self.outbox_of(task)
+            if outbox is not None:
+                outbox.verdicts.append(root)
+                outbox.verdicts.append(1 if done else 0)
+                outbox.mark()
+            elif task != 0:
+                self.unplaced.append(partial(self.verdict, root, done))
             return
         tree = spout.emitter.pending.get(root)
         if tree is None:
@@ -225,9 +245,7 @@ class Books:
 
     def receive_inits(self, values: list[int]) -> None:
         for position in range(0, len(values), 3):
-            ledger = self.ledgers.get(self.keeper(values[position]))
-            if ledger is not None:
-                self.tell(ledger.init(values[position], values[position + 1], values[position + 2]))
+            self.send_init(values[position], values[position + 1], values[position + 2])
 
     def receive_verdicts(self, values: list[int]) -> None:
         for position in range(0, len(values), 2):

@@ -38,11 +38,11 @@ from rainband.messaging.network import ZmqNetwork
 from rainband.messaging.portions import first_errors
 from rainband.messaging.value_types import trust_code
 from rainband.records import Assignment, ErrorRecord, Slot, WorkerBeat, WorkerState
-from rainband.supervisor.lease import GRACE_SHARE
 from rainband.topology import imports
 from rainband.topology.bundle import check_component, load_component
 from rainband.topology.home import (
     CODE,
+    LEASE_GRACE_SHARE,
     POSITIONS,
     Progress,
     is_placed,
@@ -141,7 +141,7 @@ class WorkerProcess:
         if plan.config.get("topology.exclusive", False):
             self.lease = open_lease(self.home.parent)
             self.leased_until = read_lease(self.lease)
-            leash.start(self.lease, GRACE_SHARE * self.lease_s, self.clock.since_boot)
+            leash.start(self.lease, LEASE_GRACE_SHARE * self.lease_s, self.clock.since_boot)
         self.compiled = compiled()
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)

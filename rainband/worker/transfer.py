@@ -67,6 +67,13 @@ def in_groups(ids: list[int], size: int) -> list[int]:
     return ids
 
 
+class Said:
+    """What a link keeps of a message about trees, until it is receipted."""
+
+    def __init__(self, columns: Acks) -> None:
+        self.columns = columns
+
+
 class Inbound:
     """Decodes messages of other workers into the inboxes of this one."""
 
@@ -296,6 +303,10 @@ class Inbound:
             columns: Acks = decode_acks(payload)
         except (msgspec.DecodeError, ValueError) as error:
             raise WireError(f"bad acks: {error}") from None
+        self.tell(columns)
+
+    def tell(self, columns: Acks) -> None:
+        """All of this to whom it concerns, here or elsewhere."""
         reports, fails, inits, verdicts, touches, whys = columns
         books = self.books
         for root, why in whys.items():
@@ -358,8 +369,8 @@ class Outbound:
             return
         agenda = self.books.agenda
         whys = agenda.take_whys([*outbox.fails, *outbox.verdicts[::2]]) if agenda.whys else {}
-        columns = [outbox.reports, outbox.fails, outbox.inits, outbox.verdicts, outbox.touches, whys]
-        link.send(ACKS, encode(columns), None)
+        columns = (outbox.reports, outbox.fails, outbox.inits, outbox.verdicts, outbox.touches, whys)
+        link.send(ACKS, encode(columns), Said(columns))
         outbox.reports = []
         outbox.fails = []
         outbox.inits = []

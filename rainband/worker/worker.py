@@ -38,7 +38,7 @@ from rainband.worker.sides import Sides
 from rainband.worker.spouts import LOST, SpoutTask
 from rainband.worker.stalls import Stalls
 from rainband.worker.tasks import run_ready
-from rainband.worker.transfer import Inbound, Outbound, roots_of
+from rainband.worker.transfer import Inbound, Outbound, Said, roots_of
 from rainband.worker.window import Window
 from rainband.worker.wiring import LocalTask, Wiring
 
@@ -161,6 +161,7 @@ class Worker:
         leaving = [self.take_out(task) for task in sorted(present - local)]
         added = [self.make(task, local) for task in sorted(local - present)]
         self.wiring.place(self.outbox_of, moved, local)
+        self.books.place()
         for task, rest in leaving:
             target = self.wiring.targets[task]
             for tup in rest:
@@ -173,6 +174,7 @@ class Worker:
                 if anchor is not None:
                     self.agenda.release(anchor)
         self.leave_peers(set(address_of.values()))
+        self.links.takes = len(local) > 0
         if before:
             keepers = self.plan.tasks.get(ACKER, ())
             self.lose_tasks(frozenset(task for task in moved if task in before or task in keepers), LOST)
@@ -216,10 +218,16 @@ class Worker:
         return outbox
 
     def leave_peers(self, addresses: set[str]) -> None:
-        """Drop the links to workers that no longer belong to the topology; what they never receipted fails."""
+        """Drop the links to workers that no longer belong to the topology.
+
+        Tuples that they never receipted fail; what they were told of trees is told anew, where that belongs by now.
+        """
         for address in [known for known in self.outboxes if known not in addresses]:
             for kept in self.links.drop(address):
-                self.fail_roots(roots_of(kept))
+                if isinstance(kept, Said):
+                    self.inbound.tell(kept.columns)
+                else:
+                    self.fail_roots(roots_of(kept))
             self.inbound.forget(address)
             del self.outboxes[address]
 

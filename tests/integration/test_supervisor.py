@@ -582,17 +582,23 @@ def test_a_worker_that_does_not_give_up_exclusive_tasks_is_killed(cluster: Clust
     assert cluster.sunk() == set(range(0, 6000, 2))
 
 
-def test_an_exclusive_worker_ends_without_its_supervisor(cluster: Cluster) -> None:
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a call without end"])
+def test_an_exclusive_worker_ends_without_its_supervisor(cluster: Cluster, busy: bool) -> None:
     """A stopped supervisor renews nothing, and the answer it finds when it goes on is too old to begin anything by."""
     cluster.settings = {"nimbus.supervisor.timeout.secs": 3.0}
     cluster.start("nimbus")
     supervisor = cluster.start("supervisor")
     cluster.wait(cluster.has_supervisors)
+    if busy:
+        (cluster.output / "spin").write_text("")
     running = cluster.submit(100, config={"topology.exclusive": True})
     running.wait_running(20)
     pids = set(cluster.workers().values())
+    if busy:
+        cluster.wait(lambda: any(cpu_s(pid) > 1.5 for pid in pids))
     os.kill(supervisor.pid, signal.SIGSTOP)
     cluster.wait(lambda: not any(map(processes.identify, pids)))
+    (cluster.output / "spin").unlink(missing_ok=True)
     os.kill(supervisor.pid, signal.SIGCONT)
     running.wait_drained(30)
     assert not pids & set(cluster.workers().values())

@@ -176,6 +176,32 @@ def test_tasks_without_a_place_are_waited_for(ackers: int | None, stays_away: tu
     bench.run_drained(40_000)
 
 
+@pytest.mark.parametrize("between", [0, -1])
+@pytest.mark.parametrize(("name", "late"), [("numbers", 2), ("numbers", 1), ("__acker", 1), ("__acker", 0)])
+def test_a_worker_that_hears_late_of_a_move_forgets_nobody(name: str, late: int, between: int) -> None:
+    """Spout, bolt and acker each in a worker of its own; what moves goes to a fourth. There are no timeouts."""
+    config: dict[str, object] = {"topology.acker.executors": 1, "topology.enable.message.timeouts": False}
+    builder = TopologyBuilder("late", config=config)
+    builder.set_spout("numbers", ReliableNumbers(500))
+    builder.set_bolt("sink", Sink()).shuffle_grouping("numbers")
+    builder.set_bolt("other", Sink()).shuffle_grouping("numbers")
+    where = {"numbers": 0, "sink": 1, "__acker": 2, "other": 3}
+    bench = Bench.placed(builder, where, 4)
+    bench.run(lambda: bench.total("numbers", "acked") > 50)
+    names = [bench.topology.plan.component_of[executor.first] for executor in bench.topology.plan.executors()]
+    tardy = bench.alive[bench.slots[late]]
+    if between < 0:
+        bench.apply([-1 if one == name else where[one] for one in names])
+    bench.assignment = bench.assign([3 if one == name else where[one] for one in names])
+    for worker in bench.alive.values():
+        if worker is not tardy:
+            worker.apply(bench.assignment, bench.clock.now())
+    for _ in range(1000):
+        bench.round()
+    tardy.apply(bench.assignment, bench.clock.now())
+    bench.run(lambda: bench.total("numbers", "acked") >= 500 and bench.total("numbers", "pending") == 0, 5000)
+
+
 def test_a_paused_topology_emits_nothing() -> None:
     bench = Bench(line(10_000, "shuffle", {}), 2)
     bench.run(lambda: bench.total("numbers", "acked") > 10)
