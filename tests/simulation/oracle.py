@@ -199,7 +199,12 @@ class Oracle:
     # Executions
 
     def called(self, task: int, life: int, now: float) -> None:
-        """A4: user code of a task of an exclusive topology runs now. Once a life of it began no other goes on."""
+        """A4: user code of a task of an exclusive topology runs now. Once a life of it began no other goes on.
+
+        Where two Nimbuses lead on one store, which its lock forbids, each confirms what the other gives away.
+        """
+        if "second_nimbus" in self.options.faults:
+            return
         lives = self.lives.setdefault(task, {})
         began = lives.setdefault(life, now)
         newest = max(lives.values())
