@@ -65,11 +65,14 @@ class Bounds:
             self._look_at_doubles()
 
     def _look_at_doubles(self) -> None:
-        """A4 where nothing is cut off any more: two workers have the same task for a lease at most.
+        """A4 where a Nimbus leads and nothing is cut off any more: two workers have the same task for a lease at most.
 
-        While they are cut off there is no such bound: workers run on without Nimbus, and their peers fence them.
+        Before there is no such bound: workers run on without Nimbus, and their peers fence them.
         """
         world = self.world
+        if world.leader() is None:
+            self.doubles = {}
+            return
         having: Counter[tuple[str, int]] = Counter()
         for process in world.processes():
             if process.worker is not None:
