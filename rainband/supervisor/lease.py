@@ -7,9 +7,8 @@ not ended a while later, still before anybody else can have begun. All times are
 
 from __future__ import annotations
 
-from rainband.topology.home import LEASE_GRACE_SHARE
-
 LASTS_SHARE = 0.8
+GRACE_SHARE = 0.1
 
 
 class Lease:
@@ -18,7 +17,7 @@ class Lease:
     def __init__(self, seconds: float, inherited: float = float("-inf")) -> None:
         self.inherited = inherited
         self.lasts_s = LASTS_SHARE * seconds
-        self.grace_s = LEASE_GRACE_SHARE * seconds
+        self.grace_s = GRACE_SHARE * seconds
         self.until = float("-inf")
 
     def confirmed(self, asked_at: float) -> None:

@@ -38,7 +38,6 @@ POSITIONS = "positions.sqlite"
 CONTROL = "control"
 NIMBUS = "nimbus"
 LEASE = "lease"
-LEASE_GRACE_SHARE = 0.1  # of nimbus.supervisor.timeout.secs: who has not ended so long after the lease is killed
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _COUNTER = struct.Struct("<QQ")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from rainband.topology.home import read_lease
 
+GRACE_SHARE = 0.15  # of nimbus.supervisor.timeout.secs; its supervisor, where it can, has said why at 0.1
 LOOK_S = 1.0  # a machine that sleeps stops what threads wait by, not what the lease counts by
 
 
@@ -33,6 +34,7 @@ def kill_ourselves() -> None:
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def start(lease: int, grace_s: float, since_boot: Callable[[], float]) -> None:
-    arguments = (lease, grace_s, since_boot, kill_ourselves, threading.Event().wait)
+def start(lease: int, timeout_s: float, since_boot: Callable[[], float]) -> None:
+    """`timeout_s` is nimbus.supervisor.timeout.secs."""
+    arguments = (lease, GRACE_SHARE * timeout_s, since_boot, kill_ourselves, threading.Event().wait)
     threading.Thread(target=keep_on_leash, args=arguments, name="leash", daemon=True).start()

@@ -42,7 +42,6 @@ from rainband.topology import imports
 from rainband.topology.bundle import check_component, load_component
 from rainband.topology.home import (
     CODE,
-    LEASE_GRACE_SHARE,
     POSITIONS,
     Progress,
     is_placed,
@@ -141,7 +140,7 @@ class WorkerProcess:
         if plan.config.get("topology.exclusive", False):
             self.lease = open_lease(self.home.parent)
             self.leased_until = read_lease(self.lease)
-            leash.start(self.lease, LEASE_GRACE_SHARE * self.lease_s, self.clock.since_boot)
+            leash.start(self.lease, self.lease_s, self.clock.since_boot)
         self.compiled = compiled()
         hello = Hello(self.port, os.getpid(), self.incarnation, assignment.topology_id)
         self.line = SupervisorLine(self.home.parent, hello)
