@@ -369,10 +369,9 @@ def test_f27_disk_of_nimbus_fails_or_is_slow(small: Arena) -> None:
     assert names(small) == {"f27-running"}
     with failing_calls(small.pid("nimbus"), "fsync,fdatasync", f"delay_exit={SLOW_SYNC_S * 10**6}"):
         at = now()
-        with pytest.raises(ClusterUnavailable) as late:
-            submit(small, "f27-late", 5000)  # told within its patience that there was no answer
-        assert now() - at <= 2 * SLOW_SYNC_S
-        print(f"slow disk: refused after {now() - at:.1f} s: {late.value}")
+        submit(small, "f27-late", 5000)  # no answer within its patience: it asks again, and is accepted once
+        assert now() - at >= SLOW_SYNC_S
+        print(f"slow disk: submitted after {now() - at:.1f} s, by asking again")
         at = now()
         with Client(small.address, timeout_s=10 * SLOW_SYNC_S) as patient:
             submit(small, "f27-slow", 6000, patient)
@@ -381,9 +380,10 @@ def test_f27_disk_of_nimbus_fails_or_is_slow(small: Arena) -> None:
         case.wait_flowing()
     wait(lambda: small.alive_supervisors() == 1, 20.0)
     case.mended()
-    assert names(small) == {"f27-running", "f27-slow"}
-    small.client.topology("f27-slow").wait_running(30)
-    small.client.topology("f27-slow").kill(wait_s=0)
+    assert names(small) == {"f27-running", "f27-late", "f27-slow"}
+    for name in ("f27-late", "f27-slow"):
+        small.client.topology(name).wait_running(30)
+        small.client.topology(name).kill(wait_s=0)
     assert case.judge()["again"] == 0
     assert case.statistics().restarts == 0
     memory = json.loads((small.state("supervisor-1") / "supervisor.json").read_bytes())
