@@ -191,6 +191,7 @@ def test_f18_every_session_expires_once(case: Case, cluster: Shared) -> None:
     calm.check()
 
 
+@pytest.mark.slow
 def test_bundles_that_every_nimbus_lost_come_back_from_a_supervisor(case: Case, cluster: Shared) -> None:
     calm, nimbuses = Calm(case), cluster.nimbuses
     bundle = Plan.decode(case.running.summary().plan).bundle
