@@ -51,7 +51,7 @@ def still_leaving(
     if old is None or not entry.plan.config.get("topology.exclusive", False):
         return ()
     goes = {task: slot for e, slot in schedule.slots.items() for task in range(e.first, e.last + 1)}
-    left = [known for known in old.leaving if not roster.has_ended(old, known)]
+    left = roster.still_there(old)
     for task, home in old.homes().items():
         if goes.get(task) != home.slot and roster.liveness.alive(home.slot.supervisor):
             left.append(Leaving(task, home.slot, since))
@@ -63,7 +63,7 @@ def released(entry: Entry, roster: Roster, epoch: int) -> Entry:
     old = entry.assignment
     if old is None:
         return entry
-    left = tuple([known for known in old.leaving if not roster.has_ended(old, known)])
+    left = tuple(roster.still_there(old))
     if left == old.leaving:
         return entry
     return replace(entry, assignment=msgspec.structs.replace(old, leaving=left, version=old.version + 1, epoch=epoch))

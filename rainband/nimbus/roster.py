@@ -150,6 +150,10 @@ class Roster:
         known = beat.known.get(assignment.topology_id, (0, 0))
         return known[0] == assignment.epoch and known >= left.since
 
+    def still_there(self, assignment: Assignment) -> list[Leaving]:
+        """What the assignment took away and has not surely ended."""
+        return [left for left in assignment.leaving if not self.has_ended(assignment, left)]
+
     def held(self, topology_ids: Container[str]) -> set[Slot]:
         """Slots whose workers are of these topologies, as their supervisors say."""
         return {

@@ -541,9 +541,8 @@ def test_an_exclusive_worker_that_does_not_come_back_is_killed_in_time(cluster: 
     running.wait_drained(30)
 
 
-def test_an_exclusive_task_begins_elsewhere_once_it_has_ended_where_it_was(cluster: Cluster) -> None:
-    """Its worker stands still when the rebalance comes: until it goes on, the task runs nowhere."""
-    cluster.settings = {"supervisor.worker.shutdown.sleep.secs": 60.0}
+def stopped_exclusive(cluster: Cluster) -> tuple[Running, int]:
+    """An exclusive topology of one worker, and the pid of that worker, which was just stopped by a signal."""
     cluster.start("nimbus")
     cluster.start("supervisor")
     cluster.wait(cluster.has_supervisors)
@@ -551,6 +550,13 @@ def test_an_exclusive_task_begins_elsewhere_once_it_has_ended_where_it_was(clust
     running.wait_running(20)
     (pid,) = cluster.workers().values()
     os.kill(pid, signal.SIGSTOP)
+    return running, pid
+
+
+def test_an_exclusive_task_begins_elsewhere_once_it_has_ended_where_it_was(cluster: Cluster) -> None:
+    """Its worker stands still when the rebalance comes: until it goes on, the task runs nowhere."""
+    cluster.settings = {"supervisor.worker.shutdown.sleep.secs": 60.0}
+    running, pid = stopped_exclusive(cluster)
     with pytest.raises(NotReached):
         running.rebalance(workers=3, wait_s=0.0, timeout_s=2.5)
     told = read_assignment(cluster.state / "topologies" / running.summary().topology_id)
@@ -568,13 +574,7 @@ def test_an_exclusive_task_begins_elsewhere_once_it_has_ended_where_it_was(clust
 
 
 def test_a_worker_that_does_not_give_up_exclusive_tasks_is_killed(cluster: Cluster) -> None:
-    cluster.start("nimbus")
-    cluster.start("supervisor")
-    cluster.wait(cluster.has_supervisors)
-    running = cluster.submit(3000, pause_s=0.001, config={"topology.exclusive": True, "topology.workers": 1})
-    running.wait_running(20)
-    (pid,) = cluster.workers().values()
-    os.kill(pid, signal.SIGSTOP)
+    running, pid = stopped_exclusive(cluster)
     assert running.rebalance(workers=3, wait_s=0.0, timeout_s=20.0).workers_running == 3
     assert "is given up: it is exclusive, and tasks that were taken away do not end" in cluster.log()
     assert pid not in cluster.workers().values()
