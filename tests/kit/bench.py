@@ -49,8 +49,7 @@ class Bench:
     def placed(cls, builder: TopologyBuilder, place: Mapping[str, int], workers: int = 2) -> Self:
         """Each component in the worker that `place` says, or in the first."""
         topology = builder.create_topology()
-        names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
-        return cls(topology, workers, place=[place.get(name, 0) for name in names])
+        return cls(topology, workers, place=placing(topology, place))
 
     def assign(self, place: Sequence[int], status: Status = Status.ACTIVE) -> Assignment:
         self.version += 1
@@ -131,3 +130,9 @@ class Bench:
             for made in worker.wiring.tasks.values()
             if made.component == component
         ]
+
+
+def placing(topology: Topology, place: Mapping[str, int]) -> list[int]:
+    """The worker of each executor: that of its component in `place`, or the first."""
+    names = [topology.plan.component_of[executor.first] for executor in topology.plan.executors()]
+    return [place.get(name, 0) for name in names]

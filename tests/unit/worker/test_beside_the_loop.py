@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kit.bench import Bench
+from kit.bench import Bench, placing
 from kit.parts import Numbers, Pass, ReliableNumbers, Sink
 from rainband.clock import Clock
 from rainband.records import Slot, Status
@@ -252,8 +252,7 @@ def test_a_tick_that_waits_is_not_made_up_for_once_its_task_has_left() -> None:
     bench.kill(bench.slots[1])
     for _ in range(500):
         bench.round()
-    names = [bench.topology.plan.component_of[executor.first] for executor in bench.topology.plan.executors()]
-    bench.apply([{"sink": 1, "talkative": 2}.get(name, 0) for name in names])
+    bench.apply(placing(bench.topology, {"sink": 1, "talkative": 2}))
     bench.start(bench.slots[1])
     for _ in range(500):
         bench.round()
@@ -281,8 +280,7 @@ def test_a_task_that_moved_is_told_as_leaving_until_its_calls_are_back() -> None
     bench = Bench.placed(builder, {"lingers": 1, "sink": 1})
     for _ in range(100):
         bench.round()
-    names = [bench.topology.plan.component_of[executor.first] for executor in bench.topology.plan.executors()]
-    bench.apply([{"lingers": -1, "sink": 1}.get(name, 0) for name in names])
+    bench.apply(placing(bench.topology, {"lingers": -1, "sink": 1}))
     worker = bench.alive[bench.slots[1]]
     for _ in range(9_900):
         assert worker.beat(bench.clock.now()).leaving == 1

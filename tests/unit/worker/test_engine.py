@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kit.bench import Bench
+from kit.bench import Bench, placing
 from kit.parts import Numbers, Pairs, Pass, Poison, ReliableNumbers, Sink, Twice
 from rainband.records import Status
 from rainband.topology.builder import TopologyBuilder
@@ -188,11 +188,10 @@ def test_a_worker_that_hears_late_of_a_move_forgets_nobody(name: str, late: int,
     where = {"numbers": 0, "sink": 1, "__acker": 2, "other": 3}
     bench = Bench.placed(builder, where, 4)
     bench.run(lambda: bench.total("numbers", "acked") > 50)
-    names = [bench.topology.plan.component_of[executor.first] for executor in bench.topology.plan.executors()]
     tardy = bench.alive[bench.slots[late]]
     if between < 0:
-        bench.apply([-1 if one == name else where[one] for one in names])
-    bench.assignment = bench.assign([3 if one == name else where[one] for one in names])
+        bench.apply(placing(bench.topology, {**where, name: -1}))
+    bench.assignment = bench.assign(placing(bench.topology, {**where, name: 3}))
     for worker in bench.alive.values():
         if worker is not tardy:
             worker.apply(bench.assignment, bench.clock.now())
